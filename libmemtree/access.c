@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Accesses: what to do at an address, how to cut it into the widths that a
+ * device accepts, and how its callbacks put a value together.  The rules are
+ * those of QEMU's memory API; memtree(3) states them and where ours differ.
+ */
+
+#include <endian.h>
+#include <string.h>
+
+#include "internal.h"
+
+#if __BYTE_ORDER == __LITTLE_ENDIAN
+#define HOST_ENDIAN	MT_LITTLE
+#else
+#define HOST_ENDIAN	MT_BIG
+#endif
+
+/* --- values -------------------------------------------------------------- */
+
+static uint64_t
+swap(uint64_t val, unsigned int size)
+{
+	return (__builtin_bswap64(val) >> (64 - 8 * size));
+}
+
+static uint64_t
+mask(unsigned int size)
+{
+	return (size >= 8 ? UINT64_MAX : ((uint64_t)1 << (8 * size)) - 1);
+}
+
+static enum mt_endian
+order_of(enum mt_endian order)
+{
+	return (order == MT_HOST ? HOST_ENDIAN : order);
+}
+
+/* Turn a value between two byte orders that it can have on the bus. */
+static uint64_t
+convert(uint64_t val, unsigned int size, enum mt_endian from,
+    enum mt_endian to)
+{
+	return (order_of(from) == order_of(to) ? val : swap(val, size));
+}
+
+/* size bytes in address order, as a value of the given byte order. */
+static uint64_t
+value_of(const void *buf, unsigned int size, enum mt_endian order)
+{
+	uint64_t val = 0;
+
+	memcpy(&val, buf, size);
+	if (HOST_ENDIAN == MT_BIG)
+		val >>= 64 - 8 * size;
+	return (convert(val, size, MT_HOST, order));
+}
+
+static void
+bytes_of(uint64_t val, void *buf, unsigned int size, enum mt_endian order)
+{
+	val = convert(val, size, order, MT_HOST);
+	if (HOST_ENDIAN == MT_BIG)
+		val <<= 64 - 8 * size;
+	memcpy(buf, &val, size);
+}
+
+/* The largest power of two not above n, which is not 0. */
+static unsigned int
+floor2(unsigned int n)
+{
+	return (1u << (31 - (unsigned int)__builtin_clz(n)));
+}
+
+/* --- host memory --------------------------------------------------------- */
+
+/*
+ * Guest memory is shared with others that write it at the same time.  An
+ * aligned access of a machine width must not tear, or a doorbell would ring
+ * with a value that nobody wrote; so it is one atomic access.
+ */
+#define ONE_ACCESS(bits)						\
+	case bits / 8:							\
+		if (((uintptr_t)from | (uintptr_t)to) % (bits / 8) != 0)\
+			break;						\
+		__atomic_store_n((uint##bits##_t *)to, __atomic_load_n(	\
+		    (const uint##bits##_t *)from, __ATOMIC_RELAXED),	\
+		    __ATOMIC_RELAXED);					\
+		return
+
+static void
+copy(void *to, const void *from, size_t len)
+{
+	switch (len) {
+	ONE_ACCESS(8);
+	ONE_ACCESS(16);
+	ONE_ACCESS(32);
+	ONE_ACCESS(64);
+	}
+	/* A buffer may itself lie in the memory that is accessed. */
+	memmove(to, from, len);
+}
+
+/* --- callbacks ----------------------------------------------------------- */
+
+static unsigned int
+or_default(unsigned int width, unsigned int def)
+{
+	return (width != 0 ? width : def);
+}
+
+/* Does the device take an access of this size here? */
+static bool
+accepts(const struct mt_region *r, mt_addr off, unsigned int size,
+    bool is_write, struct mt_attrs attrs)
+{
+	const struct mt_io_ops *ops = r->ops;
+
+	if (ops == NULL ||
+	    (is_write ? ops->write == NULL : ops->read == NULL))
+		return (false);
+	if (ops->accepts != NULL &&
+	    !ops->accepts(r->arg, off, size, is_write, attrs))
+		return (false);
+	if (!ops->valid.unaligned && (off & (size - 1)) != 0)
+		return (false);
+	if (ops->valid.max == 0)
+		return (true);
+	return (size >= ops->valid.min && size <= ops->valid.max);
+}
+
+/*
+ * Where the part at byte i of an access stands in its value, in bits from the
+ * low end.  Negative when the callback is wider than the access, and has the
+ * bytes asked for at its high end.
+ */
+static int
+part_shift(const struct mt_io_ops *ops, unsigned int size, unsigned int unit,
+    unsigned int i)
+{
+	if (order_of(ops->endian) == MT_BIG)
+		return (((int)size - (int)unit - (int)i) * 8);
+	return ((int)i * 8);
+}
+
+/*
+ * Call a device for an access that it accepts, in parts of the width that it
+ * implements.  The value is in the device's own byte order.
+ */
+static enum mt_result
+call_read(const struct mt_region *r, mt_addr off, unsigned int size,
+    uint64_t *val, struct mt_attrs attrs)
+{
+	const struct mt_io_ops *ops = r->ops;
+	unsigned int min = or_default(ops->impl.min, 1);
+	unsigned int max = or_default(ops->impl.max, 4);
+	unsigned int i, unit, res = MT_OK;
+	uint64_t part;
+	int shift;
+
+	if (max < min)
+		max = min;
+	unit = size < min ? min : size > max ? max : size;
+	*val = 0;
+	for (i = 0; i < size; i += unit) {
+		part = 0;
+		res |= ops->read(r->arg, off + i, unit, &part, attrs);
+		part &= mask(unit);
+		shift = part_shift(ops, size, unit, i);
+		*val |= shift >= 0 ? part << shift : part >> -shift;
+	}
+	*val &= mask(size);
+	return ((enum mt_result)res);
+}
+
+static enum mt_result
+call_write(const struct mt_region *r, mt_addr off, unsigned int size,
+    uint64_t val, struct mt_attrs attrs)
+{
+	const struct mt_io_ops *ops = r->ops;
+	unsigned int min = or_default(ops->impl.min, 1);
+	unsigned int max = or_default(ops->impl.max, 4);
+	unsigned int i, unit, res = MT_OK;
+	uint64_t part;
+	int shift;
+
+	if (max < min)
+		max = min;
+	unit = size < min ? min : size > max ? max : size;
+	val &= mask(size);
+	for (i = 0; i < size; i += unit) {
+		shift = part_shift(ops, size, unit, i);
+		part = shift >= 0 ? val >> shift : val << -shift;
+		res |= ops->write(r->arg, off + i, unit, part & mask(unit),
+		    attrs);
+	}
+	return ((enum mt_result)res);
+}
+
+/*
+ * How many bytes of a longer access a device is given in one step: as many as
+ * it accepts at most, aligned (at is the offset) if it implements no other,
+ * and none past the end of the region.
+ */
+static unsigned int
+step_size(const struct mt__hit *hit, mt_addr at, size_t len)
+{
+	const struct mt_region *r = hit->span->region;
+	const struct mt_io_ops *ops = r->ops;
+	unsigned int size = or_default(ops->valid.max, 4);
+	mt_addr align = at & -at;
+	mt_addr room = hit->span->region_last - hit->off;
+
+	if (!ops->impl.unaligned && align != 0 && align < size)
+		size = (unsigned int)align;
+	if (len < size)
+		size = (unsigned int)len;
+	if (!ops->qemu_exact && room < size - 1)
+		size = (unsigned int)room + 1;
+	return (floor2(size));
+}
+
+/* --- spans --------------------------------------------------------------- */
+
+void
+mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
+    struct mt_attrs attrs, struct mt__hit *hit)
+{
+	const struct mt__span *span = mt__view_search(v, addr);
+	bool direct;
+
+	hit->host = NULL;
+	if (span == NULL || span->range.first > addr) {
+		hit->span = NULL;
+		hit->room = (span == NULL ? MT_LAST_MAX :
+		    span->range.first - 1) - addr;
+		hit->off = 0;
+		return;
+	}
+	hit->span = span;
+	hit->room = span->range.last - addr;
+	hit->off = span->off + (addr - span->range.first);
+	if (is_write)
+		direct = (span->flags & MT__DIRECT_WRITE) != 0 ||
+		    (attrs.debug && mt__region_is_ram(span->region) &&
+		    !span->region->write_protected);
+	else
+		direct = (span->flags & MT__DIRECT_READ) != 0;
+	if (direct) {
+		hit->host = span->host + (addr - span->range.first);
+		if (span->region->ops != NULL && span->region->ops->qemu_exact)
+			hit->room = span->region->ptr_len - hit->off - 1;
+	}
+}
+
+/*
+ * How much of a longer access a hole swallows.  On a bus the access would
+ * come in words of up to four bytes, aligned, and a word that begins in the
+ * hole is lost as a whole: the answer may reach past the end of the hole.
+ */
+static size_t
+hole_size(const struct mt__hit *hit, mt_addr addr, size_t len)
+{
+	size_t done = 0, step;
+	mt_addr at, end, align;
+
+	if (hit->room >= len)
+		return (len);
+	end = addr + hit->room;
+	if ((end & ~(mt_addr)3) > addr)
+		done = (size_t)((end & ~(mt_addr)3) - addr);
+	while (done < len && (at = addr + done) <= end && at >= addr) {
+		align = at & -at;
+		step = align != 0 && align < 4 ? (size_t)align : 4;
+		if (step > len - done)
+			step = floor2((unsigned int)(len - done));
+		done += step;
+	}
+	return (done);
+}
+
+/* Is this a place where a callback would be called? */
+static bool
+is_device(const struct mt__hit *hit)
+{
+	return (hit->span != NULL && hit->host == NULL &&
+	    hit->span->region->ops != NULL);
+}
+
+/* One step of a longer access, at a device. */
+static enum mt_result
+device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
+    bool is_write, struct mt_attrs attrs)
+{
+	const struct mt_region *r = hit->span->region;
+	enum mt_endian order = r->ops->endian;
+	enum mt_result res;
+	uint64_t val = 0;
+
+	if (!accepts(r, hit->off, size, is_write, attrs)) {
+		if (!is_write)
+			memset(buf, 0, size);
+		return (MT_DECODE);
+	}
+	if (is_write)
+		return (call_write(r, hit->off, size,
+		    value_of(buf, size, order), attrs));
+	res = call_read(r, hit->off, size, &val, attrs);
+	bytes_of(val, buf, size, order);
+	return (res);
+}
+
+enum mt_result
+mt__access(const struct mt_view *v, mt_addr addr, void *buf, size_t len,
+    bool is_write, struct mt_attrs attrs)
+{
+	uint8_t *p = buf;
+	struct mt__hit hit;
+	unsigned int res = MT_OK;
+	size_t step;
+
+	while (len != 0) {
+		mt__lookup(v, addr, is_write, attrs, &hit);
+		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
+		if (hit.host != NULL) {
+			if (is_write)
+				copy(hit.host, p, step);
+			else
+				copy(p, hit.host, step);
+		} else if (is_device(&hit) && !attrs.memory_only) {
+			/* A device may reach past the span, as in QEMU. */
+			step = step_size(&hit, hit.off, len);
+			res |= device_step(&hit, p, (unsigned int)step,
+			    is_write, attrs);
+		} else {
+			if (hit.span == NULL)
+				step = hole_size(&hit, addr, len);
+			res |= hit.span != NULL && attrs.memory_only ?
+			    MT_DENIED : MT_DECODE;
+			if (!is_write)
+				memset(p, 0, step);
+		}
+		p += step;
+		len -= step;
+		if (len != 0 && addr > MT_LAST_MAX - step) {
+			/* Past the end of all addresses. */
+			if (!is_write)
+				memset(p, 0, len);
+			return ((enum mt_result)(res | MT_DECODE));
+		}
+		addr += step;
+	}
+	return ((enum mt_result)res);
+}
+
+enum mt_result
+mt_space_read(struct mt_space *sp, mt_addr addr, void *buf, size_t len,
+    struct mt_attrs attrs)
+{
+	enum mt_result res;
+
+	mt__read_begin(sp->topology);
+	res = mt__access(mt__space_view(sp), addr, buf, len, false, attrs);
+	mt__read_end(sp->topology);
+	return (res);
+}
+
+enum mt_result
+mt_space_write(struct mt_space *sp, mt_addr addr, const void *buf, size_t len,
+    struct mt_attrs attrs)
+{
+	/* mt__access() only reads from it. */
+	void *from = (void *)(uintptr_t)buf;
+	enum mt_result res;
+
+	mt__read_begin(sp->topology);
+	res = mt__access(mt__space_view(sp), addr, from, len, true, attrs);
+	mt__read_end(sp->topology);
+	return (res);
+}
+
+enum mt_result
+mt_space_set(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
+    struct mt_attrs attrs)
+{
+	const struct mt_view *v;
+	uint8_t chunk[512];
+	unsigned int res = MT_OK;
+	size_t step;
+
+	memset(chunk, byte, sizeof(chunk));
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	while (len != 0) {
+		/* Chunks end at multiples of their size, like devices. */
+		step = sizeof(chunk) - addr % sizeof(chunk);
+		if (step > len)
+			step = len;
+		res |= mt__access(v, addr, chunk, step, true, attrs);
+		len -= step;
+		if (len != 0 && addr > MT_LAST_MAX - step) {
+			res |= MT_DECODE;
+			break;
+		}
+		addr += step;
+	}
+	mt__read_end(sp->topology);
+	return ((enum mt_result)res);
+}
+
+enum mt_result
+mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
+    size_t len, struct mt_attrs attrs)
+{
+	const uint8_t *p = buf;
+	const struct mt_view *v;
+	const struct mt_region *r;
+	struct mt__hit hit;
+	unsigned int res = MT_OK;
+	size_t step;
+
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	while (len != 0) {
+		mt__lookup(v, addr, true, attrs, &hit);
+		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
+		r = hit.span != NULL ? hit.span->region : NULL;
+		if (r != NULL && r->ptr != NULL && !r->write_protected)
+			copy(r->ptr + hit.off, p, step);
+		else
+			res |= MT_DECODE;
+		p += step;
+		len -= step;
+		if (len != 0 && addr > MT_LAST_MAX - step) {
+			res |= MT_DECODE;
+			break;
+		}
+		addr += step;
+	}
+	mt__read_end(sp->topology);
+	return ((enum mt_result)res);
+}
+
+/* --- typed --------------------------------------------------------------- */
+
+static bool
+size_ok(unsigned int size)
+{
+	return (size == 1 || size == 2 || size == 4 || size == 8);
+}
+
+/* Can one region take the whole value in one access? */
+static bool
+in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
+    struct mt_attrs attrs)
+{
+	return (is_device(hit) && !attrs.memory_only &&
+	    hit->room >= size - 1 &&
+	    hit->span->region_last - hit->off >= size - 1 &&
+	    accepts(hit->span->region, hit->off, size, is_write, attrs));
+}
+
+enum mt_result
+mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+{
+	const struct mt_view *v;
+	const struct mt_region *r;
+	enum mt_result res = MT_OK;
+	struct mt__hit hit;
+	uint64_t buf = 0;
+
+	*val = 0;
+	if (!size_ok(size))
+		return (MT_DECODE);
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	mt__lookup(v, addr, false, attrs, &hit);
+	if (hit.host != NULL && hit.room >= size - 1) {
+		copy(&buf, hit.host, size);
+		*val = value_of(&buf, size, order);
+	} else if (in_one(&hit, size, false, attrs)) {
+		r = hit.span->region;
+		res = call_read(r, hit.off, size, val, attrs);
+		*val = convert(*val, size, r->ops->endian, order);
+	} else {
+		res = mt__access(v, addr, &buf, size, false, attrs);
+		*val = value_of(&buf, size, order);
+	}
+	mt__read_end(sp->topology);
+	return (res);
+}
+
+enum mt_result
+mt_space_store(struct mt_space *sp, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t val, struct mt_attrs attrs)
+{
+	const struct mt_view *v;
+	const struct mt_region *r;
+	enum mt_result res = MT_OK;
+	struct mt__hit hit;
+	uint64_t buf = 0;
+
+	if (!size_ok(size))
+		return (MT_DECODE);
+	val &= mask(size);
+	bytes_of(val, &buf, size, order);
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	mt__lookup(v, addr, true, attrs, &hit);
+	if (hit.host != NULL && hit.room >= size - 1)
+		copy(hit.host, &buf, size);
+	else if (in_one(&hit, size, true, attrs)) {
+		r = hit.span->region;
+		res = call_write(r, hit.off, size,
+		    convert(val, size, order, r->ops->endian), attrs);
+	} else
+		res = mt__access(v, addr, &buf, size, true, attrs);
+	mt__read_end(sp->topology);
+	return (res);
+}
+
+/* --- asking -------------------------------------------------------------- */
+
+bool
+mt_space_valid(struct mt_space *sp, mt_addr addr, size_t len, bool is_write,
+    struct mt_attrs attrs)
+{
+	const struct mt_view *v;
+	struct mt__hit hit;
+	bool ok = true;
+	size_t step;
+
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	while (len != 0 && ok) {
+		mt__lookup(v, addr, is_write, attrs, &hit);
+		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
+		if (hit.host != NULL && hit.span->region->ops != NULL &&
+		    hit.span->region->ops->qemu_exact)
+			break;		/* QEMU asks no further */
+		if (hit.host == NULL) {
+			ok = is_device(&hit) && !attrs.memory_only;
+			if (!ok)
+				break;
+			step = step_size(&hit,
+			    hit.span->region->ops->qemu_exact ? addr : hit.off,
+			    len);
+			ok = accepts(hit.span->region, hit.off,
+			    (unsigned int)step, is_write, attrs);
+		}
+		len -= step;
+		if (len != 0 && addr > MT_LAST_MAX - step)
+			ok = false;
+		addr += step;
+	}
+	mt__read_end(sp->topology);
+	return (ok);
+}

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+/*
+ * A live mapping is marked with a number made from its own address, so that
+ * neither a copy of one nor one that was unmapped passes for one.
+ */
+static uintptr_t
+mark(const struct mt_mapping *map)
+{
+	return ((uintptr_t)map ^ (uintptr_t)0x6d656d7472656521);
+}
+
+/*
+ * How many bytes from hit on are one piece of host memory: sections may
+ * differ in what does not matter here.
+ */
+static size_t
+direct_len(const struct mt_view *v, const struct mt__hit *hit, mt_addr addr,
+    size_t len, bool is_write, struct mt_attrs attrs)
+{
+	struct mt__hit next;
+	size_t n = 0;
+	mt_addr room = hit->room;
+
+	for (;;) {
+		if (room >= len - n - 1)
+			return (len);
+		n += (size_t)room + 1;
+		if (addr > MT_LAST_MAX - n)
+			return (n);
+		mt__lookup(v, addr + n, is_write, attrs, &next);
+		if (next.host != hit->host + n ||
+		    next.span->region != hit->span->region)
+			return (n);
+		room = next.room;
+	}
+}
+
+/*
+ * How much of memory that must not be written is staged at a time: to the end
+ * of its section, whose incomplete pages at both ends count as sections of
+ * their own.  So device models get the pieces that they get from QEMU.
+ */
+static size_t
+rom_len(const struct mt__hit *hit, mt_addr addr, size_t len)
+{
+	const mt_addr in_page = 4095;
+	const struct mt_range *range = &hit->span->range;
+	mt_addr last = range->last;
+
+	if ((range->first & in_page) != 0 && (addr | in_page) ==
+	    (range->first | in_page))
+		last = addr | in_page;
+	else if ((last & in_page) != in_page && (addr | in_page) !=
+	    (last | in_page))
+		last = (last & ~in_page) - 1;
+	if (last > range->last)
+		last = range->last;
+	return (last - addr < len - 1 ? (size_t)(last - addr) + 1 : len);
+}
+
+static int
+map_bounce(struct mt_space *sp, size_t len, struct mt_mapping *map)
+{
+	size_t grant = mt__bounce_take(sp, len);
+
+	if (grant == 0) {
+		errno = EAGAIN;
+		return (-1);
+	}
+	/* Zeroed, unless it is filled: no bytes of ours for the guest. */
+	map->ptr = (map->dir & MT_DMA_READ) != 0 ? malloc(grant) :
+	    calloc(1, grant);
+	if (map->ptr == NULL) {
+		mt__bounce_give(sp, grant);
+		errno = ENOMEM;
+		return (-1);
+	}
+	map->len = grant;
+	map->bounced = true;
+	return (0);
+}
+
+int
+mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
+    struct mt_attrs attrs, struct mt_mapping *map)
+{
+	bool is_write = (dir & MT_DMA_WRITE) != 0;
+	const struct mt_view *v;
+	struct mt__hit hit;
+	size_t want = len;
+	int ret = -1;
+
+	memset(map, 0, sizeof(*map));
+	if (len == 0 || dir == 0 || (dir & ~(MT_DMA_READ | MT_DMA_WRITE))) {
+		errno = EINVAL;
+		return (-1);
+	}
+	map->sp = sp;
+	map->addr = addr;
+	map->dir = dir;
+	map->attrs = attrs;
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	mt__lookup(v, addr, is_write, attrs, &hit);
+	if (hit.host != NULL) {
+		map->ptr = hit.host;
+		map->len = direct_len(v, &hit, addr, len, is_write, attrs);
+		map->region = mt_region_get(hit.span->region);
+		ret = 0;
+	} else if (hit.span == NULL ||
+	    hit.span->region->kind == MT_RESERVED || attrs.memory_only)
+		errno = EFAULT;
+	else {
+		if (mt__region_is_ram(hit.span->region))
+			want = rom_len(&hit, addr, want);
+		if (addr != 0 && want - 1 > MT_LAST_MAX - addr)
+			want = (size_t)(MT_LAST_MAX - addr) + 1;
+		ret = map_bounce(sp, want, map);
+		if (ret == 0 && (dir & MT_DMA_READ) != 0)
+			map->result = mt__access(v, addr, map->ptr, map->len,
+			    false, attrs);
+	}
+	mt__read_end(sp->topology);
+	if (ret == 0)
+		map->magic = mark(map);
+	return (ret);
+}
+
+int
+mt_dma_unmap(struct mt_mapping *map, size_t used)
+{
+	struct mt_space *sp = map->sp;
+	size_t len = map->len;
+	bool failed;
+
+	if (map->magic != mark(map)) {
+		errno = EINVAL;
+		return (-1);
+	}
+	if ((map->dir & MT_DMA_WRITE) == 0)
+		used = 0;
+	if (used > len) {
+		errno = ERANGE;
+		return (-1);
+	}
+	map->magic = 0;
+	map->result = MT_OK;
+	if (map->bounced) {
+		if (used != 0)
+			map->result = mt_space_write(sp, map->addr, map->ptr,
+			    used, map->attrs);
+		failed = map->result != MT_OK;
+		free(map->ptr);
+		map->ptr = NULL;
+		map->len = 0;
+		/* Last: a waiter that is called now may reuse map. */
+		mt__bounce_give(sp, len);
+		if (failed) {
+			errno = EIO;
+			return (-1);
+		}
+		return (0);
+	}
+	map->ptr = NULL;
+	map->len = 0;
+	mt_region_put(map->region);
+	return (0);
+}

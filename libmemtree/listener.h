@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+#ifndef LIBMEMTREE_LISTENER_H
+#define LIBMEMTREE_LISTENER_H
+
+#include <libmemtree/types.h>
+#include <libmemtree/view.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct mt_space;
+
+/*
+ * Someone who is told how a space changes; lives in the caller's memory.  Any
+ * callback may be NULL.  After a commit that changed the space come: begin;
+ * del for every section that went, ascending; add for every section that
+ * came, ascending; commit.  A section that stayed as it was is not mentioned.
+ * Listeners with lower prio hear begin, add and commit first and del last;
+ * equals in the order they were registered, for del in the reverse.
+ *
+ * Context: the committing thread, under the topology's writer lock, when all
+ *          spaces have their new views.  Reading, mapping and finding are
+ *          allowed; changing the tree is refused with EDEADLK.  sec is lent
+ *          for the call; take mt_region_get() to keep its region.
+ * Since:   0.1
+ */
+struct mt_listener {
+	int prio;
+	void *arg;
+	void (*begin)(void *arg, struct mt_space *sp);
+	void (*commit)(void *arg, struct mt_space *sp);
+	void (*add)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec);
+	void (*del)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec);
+	/* private */
+	struct mt_space *sp;
+	struct mt_listener *next;
+	struct mt_listener *prev;
+};
+
+/*
+ * Start telling l about sp, beginning with an add for every section it has.
+ * Unregistering tells a del for every section.  Only l is called.
+ *
+ * Owns:    l and what it points to must stay until it is unregistered.
+ * Context: takes the topology's writer lock; not from a listener.
+ * Returns: 0, or -1 with errno set.
+ * Errors:  EBUSY (is registered), ENOENT (is not), EDEADLK (from a listener).
+ * Since:   0.1
+ */
+int	mt_listener_register(struct mt_space *sp, struct mt_listener *l);
+int	mt_listener_unregister(struct mt_listener *l);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

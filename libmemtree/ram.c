@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/* Where the bytes of RAM, ROM and ROM devices live. */
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static void
+close_keep_errno(int fd)
+{
+	int saved_errno = errno;
+
+	close(fd);
+	errno = saved_errno;
+}
+
+static size_t
+whole_pages(size_t len)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return ((len + page - 1) / page * page);
+}
+
+static int
+map(struct mt_region *r, size_t len, int prot, int flags, int fd, off_t off)
+{
+	void *p;
+
+	if ((p = mmap(NULL, len, prot, flags, fd, off)) == MAP_FAILED)
+		return (-1);
+	r->ptr = p;
+	r->map_len = len;
+	r->ptr_len = len;
+	r->write_protected = (prot & PROT_WRITE) == 0;
+	return (0);
+}
+
+/*
+ * A memfd may be handed to a peer, who must not be able to pull the pages
+ * from under us: hence the seals against changing its size.
+ */
+static int
+init_memfd(struct mt_region *r, size_t len)
+{
+	int fd;
+
+	fd = memfd_create("memtree", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd == -1)
+		return (-1);
+	if (ftruncate(fd, (off_t)len) == -1 ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+	    == -1 || map(r, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+	    == -1) {
+		close_keep_errno(fd);
+		return (-1);
+	}
+	r->fd = fd;
+	return (0);
+}
+
+static int
+init_fd(struct mt_region *r, size_t len, const struct mt_backing *b)
+{
+	int fd = -1, prot = PROT_READ;
+
+	if (b->fd_off < 0 || b->fd_off % sysconf(_SC_PAGESIZE) != 0) {
+		errno = EINVAL;
+		return (-1);
+	}
+	if ((b->flags & MT_BACKING_RDONLY) == 0)
+		prot |= PROT_WRITE;
+	if ((b->flags & MT_BACKING_KEEP_FD) != 0 &&
+	    (fd = fcntl(b->fd, F_DUPFD_CLOEXEC, 0)) == -1)
+		return (-1);
+	if (map(r, len, prot, MAP_SHARED, b->fd, b->fd_off) == -1) {
+		if (fd != -1)
+			close_keep_errno(fd);
+		return (-1);
+	}
+	r->fd = fd;
+	r->fd_off = b->fd_off;
+	return (0);
+}
+
+int
+mt__ram_init(struct mt_region *r, const struct mt_backing *b)
+{
+	static const struct mt_backing anon = { .kind = MT_BACKING_ANON };
+	size_t len;
+
+	if (b == NULL)
+		b = &anon;
+	if (r->created_last >= PTRDIFF_MAX - 65536) {
+		errno = EFBIG;
+		return (-1);
+	}
+	len = (size_t)r->created_last + 1;
+	if ((b->flags & ~(MT_BACKING_RDONLY | MT_BACKING_KEEP_FD)) != 0) {
+		errno = EINVAL;
+		return (-1);
+	}
+	switch (b->kind) {
+	case MT_BACKING_ANON:
+		return (map(r, whole_pages(len), PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+	case MT_BACKING_MEMFD:
+		return (init_memfd(r, whole_pages(len)));
+	case MT_BACKING_PTR:
+		if (b->ptr == NULL)
+			break;
+		r->ptr = b->ptr;
+		r->ptr_len = len;
+		r->write_protected = (b->flags & MT_BACKING_RDONLY) != 0;
+		return (0);
+	case MT_BACKING_FD:
+		return (init_fd(r, len, b));
+	}
+	errno = EINVAL;
+	return (-1);
+}
+
+void
+mt__ram_fini(struct mt_region *r)
+{
+	if (r->map_len != 0)
+		munmap(r->ptr, r->map_len);
+	if (r->fd != -1)
+		close(r->fd);
+}

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+static struct mt_region *
+create(struct mt_topology *t, enum mt_kind kind, const char *name,
+    mt_addr last)
+{
+	struct mt_region *r;
+
+	if ((r = calloc(1, sizeof(*r))) == NULL)
+		return (NULL);
+	if ((r->name = strdup(name != NULL ? name : "")) == NULL) {
+		free(r);
+		return (NULL);
+	}
+	r->topology = t;
+	atomic_init(&r->refs, 1);
+	r->kind = kind;
+	r->created_last = last;
+	r->fd = -1;
+	r->state.last = last;
+	r->state.enabled = true;
+	r->state.readonly = kind == MT_ROM;
+	r->state.rom_mode = kind == MT_ROM_DEVICE;
+	TAILQ_INIT(&r->children);
+	atomic_fetch_add_explicit(&t->objects, 1, memory_order_relaxed);
+	return (r);
+}
+
+/* Undo create() for a region that nobody has seen. */
+static void
+discard(struct mt_region *r)
+{
+	int saved_errno = errno;
+
+	atomic_fetch_sub_explicit(&r->topology->objects, 1,
+	    memory_order_relaxed);
+	free(r->name);
+	free(r);
+	errno = saved_errno;
+}
+
+struct mt_region *
+mt_region_create_container(struct mt_topology *t, const char *name,
+    mt_addr last)
+{
+	return (create(t, MT_CONTAINER, name, last));
+}
+
+struct mt_region *
+mt_region_create_reserved(struct mt_topology *t, const char *name,
+    mt_addr last)
+{
+	return (create(t, MT_RESERVED, name, last));
+}
+
+struct mt_region *
+mt_region_create_alias(struct mt_topology *t, const char *name,
+    struct mt_region *target, mt_addr off, mt_addr last)
+{
+	struct mt_region *r;
+
+	if (target->topology != t) {
+		errno = EXDEV;
+		return (NULL);
+	}
+	if ((r = create(t, MT_ALIAS, name, last)) == NULL)
+		return (NULL);
+	r->target = mt_region_get(target);
+	r->state.alias_off = off;
+	return (r);
+}
+
+static bool
+width_ok(const struct mt_width *w)
+{
+	if (w->min > 8 || (w->min & (w->min - 1)) != 0)
+		return (false);
+	if (w->max > 8 || (w->max & (w->max - 1)) != 0)
+		return (false);
+	return (w->max == 0 || w->min <= w->max);
+}
+
+static bool
+ops_ok(const struct mt_io_ops *ops)
+{
+	return (ops != NULL && width_ok(&ops->valid) && width_ok(&ops->impl) &&
+	    (ops->endian == MT_LITTLE || ops->endian == MT_BIG ||
+	    ops->endian == MT_HOST));
+}
+
+static struct mt_region *
+create_ram(struct mt_topology *t, enum mt_kind kind, const char *name,
+    mt_addr last, const struct mt_backing *backing,
+    const struct mt_io_ops *ops, void *arg)
+{
+	struct mt_region *r;
+
+	if ((r = create(t, kind, name, last)) == NULL)
+		return (NULL);
+	r->ops = ops;
+	r->arg = arg;
+	if (mt__ram_init(r, backing) == -1) {
+		discard(r);
+		return (NULL);
+	}
+	return (r);
+}
+
+struct mt_region *
+mt_region_create_ram(struct mt_topology *t, const char *name, mt_addr last,
+    const struct mt_backing *backing)
+{
+	return (create_ram(t, MT_RAM, name, last, backing, NULL, NULL));
+}
+
+struct mt_region *
+mt_region_create_rom(struct mt_topology *t, const char *name, mt_addr last,
+    const struct mt_backing *backing)
+{
+	return (create_ram(t, MT_ROM, name, last, backing, NULL, NULL));
+}
+
+struct mt_region *
+mt_region_create_rom_device(struct mt_topology *t, const char *name,
+    mt_addr last, const struct mt_backing *backing,
+    const struct mt_io_ops *ops, void *arg)
+{
+	if (!ops_ok(ops)) {
+		errno = EINVAL;
+		return (NULL);
+	}
+	return (create_ram(t, MT_ROM_DEVICE, name, last, backing, ops, arg));
+}
+
+struct mt_region *
+mt_region_create_io(struct mt_topology *t, const char *name, mt_addr last,
+    const struct mt_io_ops *ops, void *arg)
+{
+	struct mt_region *r;
+
+	if (!ops_ok(ops)) {
+		errno = EINVAL;
+		return (NULL);
+	}
+	if ((r = create(t, MT_IO, name, last)) != NULL) {
+		r->ops = ops;
+		r->arg = arg;
+	}
+	return (r);
+}
+
+/*
+ * Runs on the reclaimer: nobody else knows r any more, but for its children,
+ * which a writer may be looking at the parent of.
+ */
+static void
+release(struct mt__retired *retired)
+{
+	struct mt_region *r = (struct mt_region *)(void *)retired;
+	struct mt_topology *t = r->topology;
+	struct mt__children orphans = TAILQ_HEAD_INITIALIZER(orphans);
+	struct mt_region *child;
+
+	if (!TAILQ_EMPTY(&r->children)) {
+		pthread_mutex_lock(&t->lock);
+		TAILQ_FOREACH(child, &r->children, sibling)
+			child->state.parent = NULL;
+		TAILQ_CONCAT(&orphans, &r->children, sibling);
+		pthread_mutex_unlock(&t->lock);
+		while ((child = TAILQ_FIRST(&orphans)) != NULL) {
+			TAILQ_REMOVE(&orphans, child, sibling);
+			mt_region_put(child);
+		}
+	}
+	mt_region_put(r->target);
+	mt__ram_fini(r);
+	if (r->owner_put != NULL)
+		r->owner_put(r->owner);
+	free(r->name);
+	free(r);
+	/* Pairs with the acquire in mt_topology_destroy(). */
+	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
+}
+
+struct mt_region *
+mt_region_get(struct mt_region *r)
+{
+	/* Whoever takes a reference holds one, or is in a view that does. */
+	if (r != NULL)
+		atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+	return (r);
+}
+
+void
+mt_region_put(struct mt_region *r)
+{
+	if (r == NULL)
+		return;
+	/*
+	 * Release: what this thread did with r comes before its release.
+	 * Acquire: the last one sees what all the others did.
+	 */
+	if (atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) == 1)
+		mt__retire_now(r->topology, &r->retired, release);
+}
+
+int
+mt_region_set_owner(struct mt_region *r, void *owner, void (*put)(void *))
+{
+	if (put == NULL) {
+		errno = EINVAL;
+		return (-1);
+	}
+	if (r->owner_put != NULL) {
+		errno = EBUSY;
+		return (-1);
+	}
+	r->owner = owner;
+	r->owner_put = put;
+	return (0);
+}
+
+/* --- changes ------------------------------------------------------------- */
+
+/* Siblings stand in the order in which they win. */
+static void
+link_child(struct mt_region *r)
+{
+	struct mt_region *parent = r->state.parent, *sib;
+
+	TAILQ_FOREACH(sib, &parent->children, sibling)
+		if (sib->state.prio < r->state.prio ||
+		    (sib->state.prio == r->state.prio &&
+		    sib->state.seq < r->state.seq))
+			break;
+	if (sib != NULL)
+		TAILQ_INSERT_BEFORE(sib, r, sibling);
+	else
+		TAILQ_INSERT_TAIL(&parent->children, r, sibling);
+}
+
+void
+mt__region_apply(struct mt_region *r, const struct mt__state *state)
+{
+	struct mt_region *old = r->state.parent;
+	bool relink;
+
+	relink = state->parent != old || state->seq != r->state.seq ||
+	    state->prio != r->state.prio;
+	/* The parent's reference; taken first, so that r cannot go between. */
+	if (old == NULL && state->parent != NULL)
+		mt_region_get(r);
+	if (relink && old != NULL)
+		TAILQ_REMOVE(&old->children, r, sibling);
+	r->state = *state;
+	if (relink && state->parent != NULL)
+		link_child(r);
+	if (old != NULL && state->parent == NULL)
+		mt_region_put(r);
+}
+
+/* Change r as one step of a transaction, or as one of its own. */
+static int
+change(struct mt_region *r, const struct mt__state *state)
+{
+	struct mt_topology *t = r->topology;
+
+	if (mt__topology_log(t, r) == -1) {
+		(void)mt_topology_commit(t);
+		errno = ENOMEM;
+		return (-1);
+	}
+	mt__region_apply(r, state);
+	t->dirty = true;
+	return (mt_topology_commit(t));
+}
+
+/* Leave the transaction that a change has begun, without changing. */
+static int
+refuse(struct mt_region *r, int error)
+{
+	(void)mt_topology_commit(r->topology);
+	if (error == 0)
+		return (0);
+	errno = error;
+	return (-1);
+}
+
+/*
+ * Can needle be reached from r, as a subregion or through an alias?  The
+ * stamp keeps the walk linear when regions are shown many times.
+ */
+static bool
+reaches(struct mt_region *r, const struct mt_region *needle, uint64_t stamp)
+{
+	struct mt_region *child;
+
+	for (; r != NULL; r = r->target) {
+		if (r == needle)
+			return (true);
+		if (r->visited == stamp)
+			return (false);
+		r->visited = stamp;
+		TAILQ_FOREACH(child, &r->children, sibling)
+			if (reaches(child, needle, stamp))
+				return (true);
+	}
+	return (false);
+}
+
+int
+mt_region_add(struct mt_region *parent, struct mt_region *child, mt_addr off,
+    int prio)
+{
+	struct mt_topology *t = child->topology;
+	struct mt__state state;
+
+	if (parent->topology != t) {
+		errno = EXDEV;
+		return (-1);
+	}
+	if (mt_topology_begin(t) == -1)
+		return (-1);
+	if (child->state.parent != NULL)
+		return (refuse(child, EBUSY));
+	if (reaches(child, parent, ++t->visit))
+		return (refuse(child, ELOOP));
+	state = child->state;
+	state.parent = parent;
+	state.addr = off;
+	state.prio = prio;
+	state.seq = ++t->seq;
+	return (change(child, &state));
+}
+
+int
+mt_region_del(struct mt_region *child)
+{
+	struct mt__state state;
+
+	if (mt_topology_begin(child->topology) == -1)
+		return (-1);
+	if (child->state.parent == NULL)
+		return (refuse(child, ENOENT));
+	state = child->state;
+	state.parent = NULL;
+	return (change(child, &state));
+}
+
+int
+mt_region_move(struct mt_region *r, mt_addr off)
+{
+	struct mt__state state;
+
+	if (mt_topology_begin(r->topology) == -1)
+		return (-1);
+	if (r->state.parent == NULL)
+		return (refuse(r, ENOENT));
+	if (r->state.addr == off)
+		return (refuse(r, 0));
+	state = r->state;
+	state.addr = off;
+	state.seq = ++r->topology->seq;
+	return (change(r, &state));
+}
+
+int
+mt_region_resize(struct mt_region *r, mt_addr last)
+{
+	struct mt__state state;
+
+	if (mt_topology_begin(r->topology) == -1)
+		return (-1);
+	if (r->ptr != NULL && last > r->created_last)
+		return (refuse(r, EINVAL));
+	if (r->state.last == last)
+		return (refuse(r, 0));
+	state = r->state;
+	state.last = last;
+	return (change(r, &state));
+}
+
+#define SETTER(name, type, member, kind_ok)				\
+int									\
+mt_region_set_##name(struct mt_region *r, type value)			\
+{									\
+	struct mt__state state;						\
+									\
+	if (mt_topology_begin(r->topology) == -1)			\
+		return (-1);						\
+	if (!(kind_ok))							\
+		return (refuse(r, EINVAL));				\
+	if (r->state.member == value)					\
+		return (refuse(r, 0));					\
+	state = r->state;						\
+	state.member = value;						\
+	return (change(r, &state));					\
+}
+
+SETTER(enabled, bool, enabled, true)
+SETTER(readonly, bool, readonly, r->kind != MT_ROM || value)
+SETTER(nonvolatile, bool, nonvolatile, true)
+SETTER(rom_mode, bool, rom_mode, r->kind == MT_ROM_DEVICE)
+SETTER(alias_offset, mt_addr, alias_off, r->kind == MT_ALIAS)
+
+/* --- looking ------------------------------------------------------------- */
+
+const char *
+mt_region_name(const struct mt_region *r)
+{
+	return (r->name);
+}
+
+enum mt_kind
+mt_region_kind(const struct mt_region *r)
+{
+	return (r->kind);
+}
+
+struct mt_topology *
+mt_region_topology(const struct mt_region *r)
+{
+	return (r->topology);
+}
+
+struct mt_region *
+mt_region_target(const struct mt_region *r)
+{
+	return (r->target);
+}
+
+void *
+mt_region_ptr(const struct mt_region *r)
+{
+	return (r->ptr);
+}
+
+void *
+mt_region_arg(const struct mt_region *r)
+{
+	return (r->arg);
+}
+
+int
+mt_region_fd(const struct mt_region *r, off_t *off)
+{
+	if (r->fd == -1) {
+		errno = ENOENT;
+		return (-1);
+	}
+	if (off != NULL)
+		*off = r->fd_off;
+	return (r->fd);
+}
+
+/*
+ * The rest may be changing: the writer lock makes one reading whole.  It is
+ * taken as such, not as a transaction, so that looking works in a listener.
+ */
+#define GETTER(type, name, member)					\
+type									\
+mt_region_##name(const struct mt_region *r)				\
+{									\
+	struct mt_topology *t = r->topology;				\
+	bool mine = mt__topology_is_mine(t);				\
+	type value;							\
+									\
+	if (!mine)							\
+		pthread_mutex_lock(&t->lock);				\
+	value = r->state.member;					\
+	if (!mine)							\
+		pthread_mutex_unlock(&t->lock);				\
+	return (value);							\
+}
+
+GETTER(mt_addr, last, last)
+GETTER(mt_addr, addr, addr)
+GETTER(int, prio, prio)
+GETTER(bool, enabled, enabled)
+GETTER(bool, readonly, readonly)
+GETTER(bool, rom_mode, rom_mode)
+GETTER(mt_addr, alias_offset, alias_off)
+
+/* A macro cannot name a function that returns a pointer and keep KNF. */
+struct mt_region *
+mt_region_parent(const struct mt_region *r)
+{
+	struct mt_topology *t = r->topology;
+	bool mine = mt__topology_is_mine(t);
+	struct mt_region *parent;
+
+	if (!mine)
+		pthread_mutex_lock(&t->lock);
+	parent = r->state.parent;
+	if (!mine)
+		pthread_mutex_unlock(&t->lock);
+	return (parent);
+}

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* The root of region, shared by all spaces on it. */
+static struct mt__root *
+root_get(struct mt_topology *t, struct mt_region *region)
+{
+	struct mt__root *root = region->root;
+
+	if (root == NULL) {
+		if ((root = calloc(1, sizeof(*root))) == NULL)
+			return (NULL);
+		if ((root->view = mt__view_alloc(t, 0)) == NULL) {
+			free(root);
+			return (NULL);
+		}
+		root->region = mt_region_get(region);
+		region->root = root;
+		LIST_INSERT_HEAD(&t->roots, root, entry);
+		t->dirty = true;
+	}
+	root->nspaces++;
+	return (root);
+}
+
+static void
+root_put(struct mt__root *root)
+{
+	if (--root->nspaces != 0)
+		return;
+	LIST_REMOVE(root, entry);
+	root->region->root = NULL;
+	mt__view_retire(root->view);
+	mt_region_put(root->region);
+	free(root);
+}
+
+static void
+free_space(struct mt_space *sp)
+{
+	mt__bounce_fini(sp);
+	free(sp->name);
+	free(sp);
+}
+
+struct mt_space *
+mt_space_create(struct mt_region *root, const char *name)
+{
+	struct mt_topology *t = root->topology;
+	struct mt_space *sp;
+
+	if ((sp = calloc(1, sizeof(*sp))) == NULL)
+		return (NULL);
+	sp->topology = t;
+	if (mt__bounce_init(sp) == -1) {
+		free(sp);
+		return (NULL);
+	}
+	if ((sp->name = strdup(name != NULL ? name : "")) == NULL ||
+	    mt_topology_begin(t) == -1) {
+		free_space(sp);
+		return (NULL);
+	}
+	if ((sp->root = root_get(t, root)) == NULL) {
+		(void)mt_topology_commit(t);
+		free_space(sp);
+		errno = ENOMEM;
+		return (NULL);
+	}
+	atomic_init(&sp->view, sp->root->view);
+	TAILQ_INSERT_TAIL(&t->spaces, sp, entry);
+	atomic_fetch_add_explicit(&t->objects, 1, memory_order_relaxed);
+	if (mt_topology_commit(t) == -1) {
+		mt_space_destroy(sp);
+		errno = ENOMEM;
+		return (NULL);
+	}
+	return (sp);
+}
+
+static void
+free_retired(struct mt__retired *retired)
+{
+	struct mt_space *sp = (struct mt_space *)(void *)retired;
+	struct mt_topology *t = sp->topology;
+
+	free_space(sp);
+	/* Pairs with the acquire in mt_topology_destroy(). */
+	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
+}
+
+int
+mt_space_destroy(struct mt_space *sp)
+{
+	struct mt_topology *t = sp->topology;
+
+	if (mt__topology_is_mine(t)) {
+		errno = t->notifying ? EDEADLK : EBUSY;
+		return (-1);
+	}
+	pthread_mutex_lock(&t->lock);
+	if (sp->listeners != NULL || !mt__bounce_idle(sp)) {
+		pthread_mutex_unlock(&t->lock);
+		errno = EBUSY;
+		return (-1);
+	}
+	TAILQ_REMOVE(&t->spaces, sp, entry);
+	root_put(sp->root);
+	pthread_mutex_unlock(&t->lock);
+	/* Not before a callback that was called through it has returned. */
+	mt__retire_after_grace(t, &sp->retired, free_retired);
+	return (0);
+}
+
+const char *
+mt_space_name(const struct mt_space *sp)
+{
+	return (sp->name);
+}
+
+struct mt_region *
+mt_space_root(const struct mt_space *sp)
+{
+	return (sp->root->region);
+}
+
+struct mt_topology *
+mt_space_topology(const struct mt_space *sp)
+{
+	return (sp->topology);
+}
+
+struct mt_view *
+mt_space_view(struct mt_space *sp)
+{
+	struct mt_view *v;
+
+	/*
+	 * The reference that the root holds is put after a grace period, so
+	 * inside the section the count is at least one.
+	 */
+	mt__read_begin(sp->topology);
+	v = mt_view_get(mt__space_view(sp));
+	mt__read_end(sp->topology);
+	return (v);
+}
+
+int
+mt_space_find(struct mt_space *sp, struct mt_range range,
+    struct mt_section *sec)
+{
+	const struct mt__span *span;
+	int error = ENOENT;
+
+	if (range.first > range.last) {
+		errno = EINVAL;
+		return (-1);
+	}
+	mt__read_begin(sp->topology);
+	span = mt__view_search(mt__space_view(sp), range.first);
+	if (span != NULL && span->range.first <= range.last) {
+		mt__section_of(span, sec);
+		if (sec->range.first < range.first) {
+			sec->off += range.first - sec->range.first;
+			sec->range.first = range.first;
+		}
+		if (sec->range.last > range.last)
+			sec->range.last = range.last;
+		mt_region_get(sec->region);
+		error = 0;
+	}
+	mt__read_end(sp->topology);
+	if (error != 0) {
+		errno = error;
+		return (-1);
+	}
+	return (0);
+}

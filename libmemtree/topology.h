@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+#ifndef LIBMEMTREE_TOPOLOGY_H
+#define LIBMEMTREE_TOPOLOGY_H
+
+#include <libmemtree/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * A universe of regions and spaces: one writer lock, one transaction, one
+ * reclaimer.  Nothing is shared between two topologies.
+ */
+struct mt_topology;
+
+/*
+ * Create an empty topology and start its reclaimer thread, which blocks all
+ * signals and sleeps until something has to be freed.
+ *
+ * Owns:    the caller, until mt_topology_destroy().
+ * Context: any thread.  A topology does not survive fork(2) in the child.
+ * Returns: the topology, or NULL with errno set.
+ * Errors:  ENOMEM, EAGAIN (no more threads).
+ * Since:   0.1
+ */
+struct mt_topology *mt_topology_create(void);
+
+/*
+ * Destroy a topology whose spaces have been destroyed and whose regions have
+ * been put.  Waits for the reclaimer to finish what is still in waiting.
+ *
+ * Context: blocks; not from any callback; no other thread may use t.
+ * Returns: 0, or -1 with errno set and the topology intact.
+ * Errors:  EBUSY (a space, a region or a mapping is left, or a transaction
+ *          is open), EDEADLK (called from a callback of this topology).
+ * Since:   0.1
+ */
+int	mt_topology_destroy(struct mt_topology *t);
+
+/*
+ * Open a transaction, or nest in the one this thread has open.  Until the
+ * outermost mt_topology_commit() no view changes, so a series of changes
+ * becomes visible as one.  Every change outside a transaction is a
+ * transaction of its own.
+ *
+ * Context: takes the topology's writer lock until the commit: other writers
+ *          wait, readers do not.  Not from a listener.
+ * Returns: 0, or -1 with errno set.
+ * Errors:  EDEADLK (called from a listener).
+ * Since:   0.1
+ */
+int	mt_topology_begin(struct mt_topology *t);
+
+/*
+ * Close a transaction.  The outermost one makes a view for every space that
+ * changed, publishes them, then tells the listeners.  If that fails nothing
+ * is published, no listener is called, and every change made since
+ * mt_topology_begin() is taken back.
+ *
+ * Context: the thread that began.  Never waits for readers.
+ * Returns: 0, or -1 with errno set and the tree as it was at the begin.
+ * Errors:  ENOMEM, EPERM (this thread has no transaction open).
+ * Since:   0.1
+ */
+int	mt_topology_commit(struct mt_topology *t);
+
+/*
+ * Wait until no reader can still see what was replaced, removed or put
+ * before this call, and until all of it has been freed: the put callbacks of
+ * owners have run and memory is unmapped.
+ *
+ * Context: blocks for readers; not inside a transaction, nor from any
+ *          callback.
+ * Returns: 0, or -1 with errno set.
+ * Errors:  EDEADLK (this thread has a transaction open, is inside a callback
+ *          of this topology, or is its reclaimer).
+ * Since:   0.1
+ */
+int	mt_topology_sync(struct mt_topology *t);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
