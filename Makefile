@@ -72,9 +72,26 @@ MT_HDRS		= \
 	libmemtree/types.h \
 	libmemtree/view.h
 
-VD_SRCS		=
+VD_SRCS		= \
+	libvfudma/client.c \
+	libvfudma/dma.c \
+	libvfudma/irq.c \
+	libvfudma/msg.c \
+	libvfudma/negotiate.c \
+	libvfudma/pci.c \
+	libvfudma/pci-cap.c \
+	libvfudma/server.c \
+	libvfudma/server-region.c \
+	libvfudma/sock.c \
+	libvfudma/wire.c
 
-VD_HDRS		=
+VD_HDRS		= \
+	libvfudma/client.h \
+	libvfudma/irq.h \
+	libvfudma/pci.h \
+	libvfudma/proto.h \
+	libvfudma/server.h \
+	libvfudma/vfudma.h
 
 NVME_SRCS	= $(sort $(wildcard examples/nvme/*.c))
 EXAMPLE_SRCS	= $(sort $(wildcard examples/*.c))
@@ -121,7 +138,7 @@ REPLAY		= $(O)t/replay
 
 # What the guest of t/qemu-linux.t runs is for a PC.
 ifeq ($(shell uname -m),x86_64)
-QEMU_FILES	=
+QEMU_FILES	= $(O)t/qemu/boot.bin $(O)t/qemu/guest
 endif
 
 # Of the shell tests only these run programs that a sanitizer can watch.
@@ -135,12 +152,13 @@ CHECK		= $(foreach x,$(TESTS) $(CHECK_SH),\
 J		?= $(shell nproc 2>/dev/null || echo 1)
 
 all: lib examples
-lib: $(MT_LIB)
+lib: $(MT_LIB) $(VD_LIB)
 examples: $(EXAMPLES)
 tests: lib examples $(TESTS) $(REPLAY) $(QEMU_FILES)
 
 $(MT_LIB): $(MT_OBJS)
-$(MT_LIB):
+$(VD_LIB): $(VD_OBJS)
+$(MT_LIB) $(VD_LIB):
 	$(say) AR $@
 	$(Q)rm -f $@ && $(AR) crs $@ $^
 
@@ -156,11 +174,11 @@ define link
 	    $(VD_LIBS) $(MT_LIBS)
 endef
 
-$(O)examples/nvme/nvme: $(NVME_OBJS) $(MT_LIB)
+$(O)examples/nvme/nvme: $(NVME_OBJS) $(VD_LIB) $(MT_LIB)
 	$(link)
-$(EXAMPLE_SRCS:%.c=$(O)%): %: %.o $(MT_LIB)
+$(EXAMPLE_SRCS:%.c=$(O)%): %: %.o $(VD_LIB) $(MT_LIB)
 	$(link)
-$(TESTS): $(O)%.t: $(O)%.o $(MT_LIB)
+$(TESTS): $(O)%.t: $(O)%.o $(VD_LIB) $(MT_LIB)
 	$(link)
 $(REPLAY): $(O)t/replay.o $(MT_LIB)
 	$(link)
@@ -230,9 +248,12 @@ install: lib
 	    $(DESTDIR)$(INCLUDEDIR)/libvfudma $(DESTDIR)$(LIBDIR)/pkgconfig \
 	    $(DESTDIR)$(MANDIR)/man3
 	install -m 644 $(MT_HDRS) $(DESTDIR)$(INCLUDEDIR)/libmemtree
-	install -m 644 $(MT_LIB) $(DESTDIR)$(LIBDIR)
+	install -m 644 $(VD_HDRS) $(DESTDIR)$(INCLUDEDIR)/libvfudma
+	install -m 644 $(MT_LIB) $(VD_LIB) $(DESTDIR)$(LIBDIR)
 	$(pc) -e 's|@REQUIRES@|$(MT_PKGS)|' libmemtree/libmemtree.pc.in \
 	    >$(DESTDIR)$(LIBDIR)/pkgconfig/libmemtree.pc
+	$(pc) -e 's|@REQUIRES@|$(VD_PKGS)|' libvfudma/libvfudma.pc.in \
+	    >$(DESTDIR)$(LIBDIR)/pkgconfig/libvfudma.pc
 	install -m 644 $(MAN3) $(DESTDIR)$(MANDIR)/man3
 	man3/mlinks | while read -r page name; do \
 		ln -sf $$page.3 $(DESTDIR)$(MANDIR)/man3/$$name.3 || exit 1; \
@@ -257,7 +278,7 @@ dist:
 
 clean:
 	rm -rf build-asan build-tsan
-	rm -f $(MT_LIB) $(EXAMPLES) $(TESTS) $(REPLAY) $(QEMU_FILES)
+	rm -f $(MT_LIB) $(VD_LIB) $(EXAMPLES) $(TESTS) $(REPLAY) $(QEMU_FILES)
 	find libmemtree libvfudma examples t -name '*.[od]' -delete
 
 .SECONDARY:

@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * The client: what it sends, and what it makes of the answers.
+ *
+ * A reply is bytes from somebody else.  What its length and numbers promise is
+ * checked here, before anything is made of it; a server that promises nonsense
+ * is one whose next message cannot be trusted either, so the connection ends.
+ */
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* More than any PCI device has; who allocates by these may do so. */
+#define MAX_REGIONS	256u
+#define MAX_IRQS	2048u
+
+/* Replies to GET_REGION_INFO that we ask for, and areas that fit into one. */
+#define INFO_SIZE(areas)						\
+	(sizeof(struct vd_region_info) + sizeof(struct vd_cap_sparse) +	\
+	    (areas) * sizeof(struct vd_area))
+#define INFO_MAX		4096u
+#define INFO_MAX_AREAS		((INFO_MAX - INFO_SIZE(0)) / sizeof(struct vd_area))
+
+/* Belongs to one thread at a time; limits are set once, when it connects. */
+struct vd_client {
+	struct vd__conn *conn;
+	struct vd_client_limits limits;
+	int timeout_ms;
+};
+
+static struct vd_client *
+client_create(int fd)
+{
+	char why[VD__WHY_MAX];
+	struct vd_client *c;
+
+	c = calloc(1, sizeof(*c));
+	if (c == NULL) {
+		vd__close(fd);
+		return (NULL);
+	}
+	c->timeout_ms = VD_CLIENT_TIMEOUT_MS;
+	/* Nobody sends what a post leaves queued, so it must leave nothing. */
+	c->conn = vd__conn_create(fd, 0);
+	if (c->conn == NULL) {
+		vd__close(fd);
+		free(c);
+		return (NULL);
+	}
+	if (vd__negotiate_client(c->conn, c->timeout_ms, &c->limits,
+	    why) == -1) {
+		vd_client_destroy(c);
+		return (NULL);
+	}
+	return (c);
+}
+
+struct vd_client *
+vd_client_connect(const char *path)
+{
+	int fd = vd__sock_connect(path);
+
+	return (fd == -1 ? NULL : client_create(fd));
+}
+
+struct vd_client *
+vd_client_attach(int fd)
+{
+	struct vd_client *c;
+	int copy;
+
+	/* If this fails the caller still has its fd, so work on a copy. */
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (copy == -1)
+		return (NULL);
+	if (vd__sock_adopt(copy, false) == -1) {
+		vd__close(copy);
+		return (NULL);
+	}
+	c = client_create(copy);
+	if (c != NULL)
+		close(fd);
+	return (c);
+}
+
+void
+vd_client_destroy(struct vd_client *c)
+{
+	int saved = errno;
+
+	if (c == NULL)
+		return;
+	vd__conn_destroy(c->conn);
+	free(c);
+	errno = saved;
+}
+
+void
+vd_client_set_timeout(struct vd_client *c, int ms)
+{
+	c->timeout_ms = ms < 0 ? -1 : ms;
+}
+
+void
+vd_client_limits(const struct vd_client *c, struct vd_client_limits *limits)
+{
+	*limits = c->limits;
+}
+
+/* --- asking -------------------------------------------------------------- */
+
+/* iovecs are not const, though what is sent from them is. */
+static struct iovec
+iov_of(const void *p, size_t len)
+{
+	return ((struct iovec){ .iov_base = (void *)(uintptr_t)p,
+	    .iov_len = len });
+}
+
+static int
+invalid(void)
+{
+	errno = EINVAL;
+	return (-1);
+}
+
+/* The server takes no descriptors. */
+static int
+no_fds(void)
+{
+	errno = ENOTSUP;
+	return (-1);
+}
+
+/* The server does not keep to the protocol. */
+static int
+broken(struct vd_client *c)
+{
+	vd__conn_close(c->conn);
+	errno = EPROTO;
+	return (-1);
+}
+
+/* Send a struct, and fds, and wait for a reply of which nothing is needed. */
+static int
+command(struct vd_client *c, enum vd_cmd cmd, const void *req, size_t len,
+    const int *fds, size_t nfds)
+{
+	struct iovec iov = iov_of(req, len);
+	struct vd__msg reply;
+
+	if (vd__conn_call(c->conn, cmd, &iov, len > 0 ? 1 : 0, fds, nfds,
+	    c->timeout_ms, &reply) == -1)
+		return (-1);
+	vd__msg_close(&reply);
+	return (0);
+}
+
+/* Send a struct that is answered with one of the same size. */
+static int
+ask(struct vd_client *c, enum vd_cmd cmd, const void *req, void *answer,
+    size_t len)
+{
+	struct iovec iov = iov_of(req, len);
+	struct vd__msg reply;
+
+	if (vd__conn_call(c->conn, cmd, &iov, 1, NULL, 0, c->timeout_ms,
+	    &reply) == -1)
+		return (-1);
+	vd__msg_close(&reply);
+	if (reply.len != len)
+		return (broken(c));
+	memcpy(answer, reply.data, len);
+	return (0);
+}
+
+/* --- the device ---------------------------------------------------------- */
+
+int
+vd_client_device_info(struct vd_client *c, struct vd_device_info *info)
+{
+	const struct vd_device_info req = { .argsz = sizeof(req) };
+	struct vd_device_info answer;
+
+	if (ask(c, VD_CMD_DEVICE_GET_INFO, &req, &answer,
+	    sizeof(answer)) == -1)
+		return (-1);
+	if (answer.num_regions > MAX_REGIONS || answer.num_irqs > MAX_IRQS)
+		return (broken(c));
+	*info = answer;
+	return (0);
+}
+
+int
+vd_client_irq_info(struct vd_client *c, enum vd_irq index,
+    struct vd_irq_info *info)
+{
+	const struct vd_irq_info req = { .argsz = sizeof(req),
+	    .index = (uint32_t)index };
+	struct vd_irq_info answer;
+
+	if (ask(c, VD_CMD_DEVICE_GET_IRQ_INFO, &req, &answer,
+	    sizeof(answer)) == -1)
+		return (-1);
+	if (answer.index != req.index || answer.count > MAX_IRQS)
+		return (broken(c));
+	*info = answer;
+	return (0);
+}
+
+int
+vd_client_reset(struct vd_client *c)
+{
+	return (command(c, VD_CMD_DEVICE_RESET, NULL, 0, NULL, 0));
+}
+
+/* --- regions ------------------------------------------------------------- */
+
+/*
+ * May this be mapped?  Where it is in the fd is the sum of two numbers of the
+ * server's, which may wrap: one of them counts as negative then.
+ */
+static bool
+valid_area(const struct vd_region_info *info, const struct vd_area *a)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t in_fd = info->offset + a->offset;
+
+	return (a->size > 0 && a->size <= info->size &&
+	    a->offset <= info->size - a->size &&
+	    ((a->offset | a->size | in_fd) & (page - 1)) == 0 &&
+	    in_fd <= INT64_MAX && a->size <= INT64_MAX - in_fd);
+}
+
+static bool
+overlap(const struct vd_area *a, const struct vd_area *b)
+{
+	return (a->offset < b->offset + b->size &&
+	    b->offset < a->offset + a->size);
+}
+
+/*
+ * Find what can be mapped of a region.  All areas must be sound, also those
+ * that we have no room for and that are left to messages.
+ */
+static int
+get_areas(struct vd_client *c, const struct vd_region_info *raw,
+    const struct vd__msg *reply, struct vd_client_region *info)
+{
+	struct vd_area areas[INFO_MAX_AREAS];
+	unsigned int nr, i, j;
+	int rv;
+
+	rv = vd__wire_get_areas(reply->data, reply->len, areas,
+	    INFO_MAX_AREAS, &nr);
+	if (rv == -1)
+		return (broken(c));
+	if (rv == 0) {
+		/* All of it, if nothing else shares its last page. */
+		areas[0] = (struct vd_area){ 0, raw->size };
+		nr = valid_area(raw, &areas[0]) ? 1 : 0;
+	}
+	for (i = 0; i < nr; i++) {
+		if (!valid_area(raw, &areas[i]))
+			return (broken(c));
+		for (j = 0; j < i; j++)
+			if (overlap(&areas[i], &areas[j]))
+				return (broken(c));
+	}
+	info->nr_areas = nr < VD_CLIENT_MAX_AREAS ? nr : VD_CLIENT_MAX_AREAS;
+	memcpy(info->areas, areas, info->nr_areas * sizeof(areas[0]));
+	return (0);
+}
+
+/*
+ * Make a struct vd_client_region of a reply that has come whole.  A region is
+ * mapped by one fd; one whose descriptors make no sense can still be reached
+ * by messages, so it is not mappable.
+ */
+static int
+get_region(struct vd_client *c, const struct vd_region_info *raw,
+    struct vd__msg *reply, struct vd_client_region *info)
+{
+	*info = (struct vd_client_region){
+		.flags = raw->flags & (VD_REGION_READABLE |
+		    VD_REGION_WRITABLE | VD_REGION_MAPPABLE | VD_REGION_CAPS),
+		.size = raw->size,
+		.fd_off = raw->offset,
+		.fd = -1,
+	};
+	if ((raw->flags & VD_REGION_MAPPABLE) == 0 || raw->size == 0 ||
+	    reply->nfds != 1 || reply->fds_lost) {
+		info->flags &= ~VD_REGION_MAPPABLE;
+		return (0);
+	}
+	if (get_areas(c, raw, reply, info) == -1)
+		return (-1);
+	info->fd = reply->fds[0];
+	reply->fds[0] = -1;
+	return (0);
+}
+
+int
+vd_client_region_info(struct vd_client *c, unsigned int index,
+    struct vd_client_region *info)
+{
+	struct vd_region_info req = { .index = index }, raw;
+	struct iovec iov = iov_of(&req, sizeof(req));
+	struct vd__msg reply;
+	uint32_t argsz = INFO_SIZE(VD_CLIENT_MAX_AREAS);
+	int rv;
+
+	*info = (struct vd_client_region){ .fd = -1 };
+	/* A server that needs more room says how much, and is asked again. */
+	for (;;) {
+		req.argsz = argsz;
+		if (vd__conn_call(c->conn, VD_CMD_DEVICE_GET_REGION_INFO, &iov,
+		    1, NULL, 0, c->timeout_ms, &reply) == -1)
+			return (-1);
+		rv = -1;
+		if (reply.len < sizeof(raw) || reply.len > argsz)
+			break;
+		memcpy(&raw, reply.data, sizeof(raw));
+		if (raw.index != index)
+			break;
+		if (raw.argsz <= argsz) {
+			rv = 0;
+			break;
+		}
+		/* Once only, and within reason. */
+		if (argsz != INFO_SIZE(VD_CLIENT_MAX_AREAS) ||
+		    raw.argsz > INFO_MAX)
+			break;
+		argsz = raw.argsz;
+		vd__msg_close(&reply);
+	}
+	rv = rv == 0 ? get_region(c, &raw, &reply, info) : broken(c);
+	vd__msg_close(&reply);
+	return (rv);
+}
+
+/* What one message may carry of len bytes. */
+static uint32_t
+chunk(const struct vd_client *c, size_t len)
+{
+	uint64_t most = c->limits.max_data_xfer < VD_MAX_DATA_XFER ?
+	    c->limits.max_data_xfer : VD_MAX_DATA_XFER;
+
+	return ((uint32_t)(len < most ? len : most));
+}
+
+static bool
+valid_access(uint64_t off, size_t len)
+{
+	return (len == 0 || len - 1 <= UINT64_MAX - off);
+}
+
+/*
+ * Send one access and check what the server says it has done.  The data that
+ * came with it, if any, is lent in reply.
+ */
+static int
+region_access(struct vd_client *c, enum vd_cmd cmd,
+    const struct vd_region_access *req, const void *data,
+    struct vd__msg *reply)
+{
+	const struct iovec iov[2] = { iov_of(req, sizeof(*req)),
+	    iov_of(data, req->count) };
+	struct vd_region_access answer;
+
+	if (vd__conn_call(c->conn, cmd, iov, data != NULL ? 2 : 1, NULL, 0,
+	    c->timeout_ms, reply) == -1)
+		return (-1);
+	vd__msg_close(reply);
+	if (reply->len < sizeof(answer))
+		return (broken(c));
+	memcpy(&answer, reply->data, sizeof(answer));
+	if (answer.offset != req->offset || answer.region != req->region ||
+	    answer.count > req->count)
+		return (broken(c));
+	if (answer.count < req->count) {
+		errno = EIO;
+		return (-1);
+	}
+	return (0);
+}
+
+int
+vd_client_read(struct vd_client *c, unsigned int index, uint64_t off,
+    void *buf, size_t len)
+{
+	struct vd_region_access req = { .region = index };
+	struct vd__msg reply;
+	uint8_t *p = buf;
+
+	if (!valid_access(off, len))
+		return (invalid());
+	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
+		req.offset = off;
+		req.count = chunk(c, len);
+		if (region_access(c, VD_CMD_REGION_READ, &req, NULL,
+		    &reply) == -1)
+			return (-1);
+		if (reply.len - sizeof(req) != req.count)
+			return (broken(c));
+		memcpy(p, reply.data + sizeof(req), req.count);
+	}
+	return (0);
+}
+
+int
+vd_client_write(struct vd_client *c, unsigned int index, uint64_t off,
+    const void *buf, size_t len)
+{
+	struct vd_region_access req = { .region = index };
+	struct vd__msg reply;
+	const uint8_t *p = buf;
+
+	if (!valid_access(off, len))
+		return (invalid());
+	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
+		req.offset = off;
+		req.count = chunk(c, len);
+		if (region_access(c, VD_CMD_REGION_WRITE, &req, p,
+		    &reply) == -1)
+			return (-1);
+	}
+	return (0);
+}
+
+int
+vd_client_post(struct vd_client *c, unsigned int index, uint64_t off,
+    const void *buf, size_t len)
+{
+	struct vd_region_access req = { .region = index };
+	const uint8_t *p = buf;
+
+	if (!valid_access(off, len))
+		return (invalid());
+	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
+		struct iovec iov[2] = { iov_of(&req, sizeof(req)) };
+
+		req.offset = off;
+		req.count = chunk(c, len);
+		iov[1] = iov_of(p, req.count);
+		if (vd__conn_post(c->conn, VD_CMD_REGION_WRITE, iov, 2, NULL,
+		    0, c->timeout_ms) == -1)
+			return (-1);
+	}
+	return (0);
+}
+
+/* --- memory -------------------------------------------------------------- */
+
+/* Is this something that a server could be given, in its smallest pages? */
+static bool
+valid_range(const struct vd_client *c, uint64_t iova, uint64_t len)
+{
+	uint64_t page = c->limits.pgsizes & -c->limits.pgsizes;
+
+	return (len > 0 && len - 1 <= UINT64_MAX - iova &&
+	    ((iova | len) & (page - 1)) == 0);
+}
+
+int
+vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,
+    unsigned int flags, int fd, uint64_t off)
+{
+	const struct vd_dma_map req = { .argsz = sizeof(req), .flags = flags,
+	    .offset = off, .addr = iova, .size = len };
+
+	if (!valid_range(c, iova, len) ||
+	    (flags & ~(VD_DMA_READABLE | VD_DMA_WRITABLE)) != 0 ||
+	    (fd == -1 ? off != 0 : fd < 0 || off > INT64_MAX ||
+	    len > INT64_MAX - off))
+		return (invalid());
+	if (fd != -1 && c->limits.max_msg_fds == 0)
+		return (no_fds());
+	return (command(c, VD_CMD_DMA_MAP, &req, sizeof(req), &fd,
+	    fd == -1 ? 0 : 1));
+}
+
+int
+vd_client_dma_unmap(struct vd_client *c, uint64_t iova, uint64_t len)
+{
+	const struct vd_dma_unmap req = { .argsz = sizeof(req), .addr = iova,
+	    .size = len };
+	struct vd_dma_unmap answer;
+
+	if (!valid_range(c, iova, len))
+		return (invalid());
+	if (ask(c, VD_CMD_DMA_UNMAP, &req, &answer, sizeof(answer)) == -1)
+		return (-1);
+	/* A server that let go of something else may still use this. */
+	if (answer.addr != iova || answer.size != len)
+		return (broken(c));
+	return (0);
+}
+
+/* --- interrupts ---------------------------------------------------------- */
+
+static int
+set_irqs(struct vd_client *c, enum vd_irq index, uint32_t start,
+    uint32_t count, uint32_t flags, const int *fds, size_t nfds)
+{
+	const struct vd_irq_set req = { .argsz = sizeof(req), .flags = flags,
+	    .index = (uint32_t)index, .start = start, .count = count };
+
+	return (command(c, VD_CMD_DEVICE_SET_IRQS, &req, sizeof(req), fds,
+	    nfds));
+}
+
+int
+vd_client_set_eventfds(struct vd_client *c, enum vd_irq index,
+    unsigned int start, unsigned int count, const int *fds)
+{
+	unsigned int batch = c->limits.max_msg_fds < VD_MAX_FDS ?
+	    c->limits.max_msg_fds : VD_MAX_FDS;
+
+	if (count > UINT32_MAX - start || (count == 0 && start != 0))
+		return (invalid());
+	if (count == 0)
+		return (set_irqs(c, index, 0, 0,
+		    VD_IRQ_DATA_NONE | VD_IRQ_ACT_TRIGGER, NULL, 0));
+	if (fds == NULL)
+		return (set_irqs(c, index, start, count,
+		    VD_IRQ_DATA_EVENTFD | VD_IRQ_ACT_TRIGGER, NULL, 0));
+	for (unsigned int i = 0; i < count; i++)
+		if (fds[i] < 0)
+			return (invalid());
+	if (batch == 0)
+		return (no_fds());
+	/* If one of several messages fails, what came before stays. */
+	for (unsigned int i = 0, n; i < count; i += n) {
+		n = count - i < batch ? count - i : batch;
+		if (set_irqs(c, index, start + i, n,
+		    VD_IRQ_DATA_EVENTFD | VD_IRQ_ACT_TRIGGER, fds + i, n) == -1)
+			return (-1);
+	}
+	return (0);
+}
+
+int
+vd_client_set_irqs(struct vd_client *c, enum vd_irq index, unsigned int start,
+    unsigned int count, unsigned int flags)
+{
+	if (flags != VD_IRQ_ACT_MASK && flags != VD_IRQ_ACT_UNMASK &&
+	    flags != VD_IRQ_ACT_TRIGGER)
+		return (invalid());
+	return (set_irqs(c, index, start, count, VD_IRQ_DATA_NONE | flags,
+	    NULL, 0));
+}

@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * The client's memory as regions of a space:
+ *
+ *	root			what the space shows
+ *	  bus			enabled while the device may be a bus master
+ *	    one a DMA_MAP	RAM over the client's file, or reserved
+ *
+ * Memory that was taken out stays mapped for as long as somebody uses it; the
+ * region's owner hears of its end.
+ */
+
+#include <sys/stat.h>
+#include <sys/statfs.h>
+
+#include <linux/magic.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include <bsd/sys/tree.h>
+
+#include "internal.h"
+
+/*
+ * What one DMA_MAP has given; the owner of its region.  While it is in the
+ * tree it belongs to the server's thread; once its region is out of the space
+ * the reclaimer hands it back by the list of released entries.
+ */
+struct entry {
+	RB_ENTRY(entry) link;
+	struct vd__dma *dma;
+	uint64_t first;
+	uint64_t last;
+	uint32_t flags;
+	bool has_fd;
+	bool taken_out;			/* by the transaction that is open */
+	dev_t dev;			/* of the file */
+	ino_t ino;
+	uint64_t offset;		/* in it */
+	struct mt_region *region;	/* a reference */
+	unsigned int unmap;		/* which reply waits for it; 0: none */
+	struct entry *next;		/* released */
+};
+
+RB_HEAD(entries, entry);
+
+/*
+ * [I] set by vd__dma_init(), then immutable   [a] atomic, order named at use
+ * All else belongs to the server's thread.
+ */
+struct vd__dma {
+	int wake_fd;			/* [I] */
+	struct mt_region *root;		/* [I] */
+	struct mt_region *bus;		/* [I] */
+	struct mt_space *space;		/* [I] */
+	bool master;
+	struct entries entries;
+	unsigned int count;		/* of entries */
+	uint64_t due;			/* releases not heard of on wake_fd */
+	unsigned int unmap;		/* number of the last vd__dma_unmap() */
+	_Atomic(struct entry *) released;	/* [a] a list */
+};
+
+/* Entries that overlap are equal, so an insertion finds what is in the way. */
+static int
+compare(const struct entry *a, const struct entry *b)
+{
+	if (a->last < b->first)
+		return (-1);
+	return (a->first > b->last);
+}
+
+RB_GENERATE_INTERNAL(entries, entry, link, compare,
+    __attribute__((unused)) static)
+
+/* --- release ------------------------------------------------------------- */
+
+/* A region is gone: runs on the reclaimer's thread. */
+static void
+released(void *owner)
+{
+	const uint64_t one = 1;
+	struct entry *e = owner;
+	struct vd__dma *d = e->dma;
+
+	e->next = atomic_load_explicit(&d->released, memory_order_relaxed);
+	/*
+	 * Release pairs with the acquire in vd__dma_heard(): who frees the
+	 * entry sees next, and that the memory is unmapped.
+	 */
+	while (!atomic_compare_exchange_weak_explicit(&d->released, &e->next,
+	    e, memory_order_release, memory_order_relaxed))
+		continue;
+	/*
+	 * The entry may be freed by now, but d stays until this write has been
+	 * heard of.  It cannot fail: the counter would have to overflow.
+	 */
+	if (write(d->wake_fd, &one, sizeof(one)) == -1)
+		return;
+}
+
+unsigned int
+vd__dma_heard(struct vd_server *s, uint64_t n)
+{
+	struct vd__dma *d = s->dma;
+	struct entry *e, *next;
+	unsigned int waited = 0;
+
+	d->due -= n;
+	e = atomic_exchange_explicit(&d->released, NULL, memory_order_acquire);
+	for (; e != NULL; e = next) {
+		next = e->next;
+		if (e->unmap != 0 && e->unmap == d->unmap)
+			waited++;
+		free(e);
+	}
+	return (waited);
+}
+
+bool
+vd__dma_releasing(const struct vd_server *s)
+{
+	return (s->dma->due > 0);
+}
+
+/* Drop the region of an entry that is in neither tree any more. */
+static void
+let_go(struct vd__dma *d, struct entry *e, unsigned int unmap)
+{
+	struct mt_region *region = e->region;
+
+	e->unmap = unmap;
+	e->region = NULL;
+	d->due++;
+	mt_region_put(region);
+}
+
+/* --- map ----------------------------------------------------------------- */
+
+/* What the start and length of a mapping of this file have to be multiples of. */
+static uint64_t
+granule(int fd, const struct stat *st)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC &&
+	    st->st_blksize > 0 && (uint64_t)st->st_blksize > page)
+		return ((uint64_t)st->st_blksize);
+	return (page);
+}
+
+/* Make r own e, and put it into e; otherwise put r, and return the errno. */
+static int
+own(struct entry *e, struct mt_region *r)
+{
+	int err = 0;
+
+	if (mt_region_set_owner(r, e, released) == -1)
+		err = errno;
+	if (err != 0)
+		mt_region_put(r);
+	else
+		e->region = r;
+	return (err);
+}
+
+/*
+ * RAM over the client's file.  What does not start at a page of it is shown
+ * through an alias of RAM that does; the RAM owns the entry in any case.
+ */
+static int
+create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
+    const struct stat *st)
+{
+	struct mt_backing backing = { .kind = MT_BACKING_FD, .fd = fd };
+	uint64_t unit = granule(fd, st), before = e->offset % unit;
+	uint64_t len = e->last - e->first + 1, whole;
+	struct mt_region *ram, *alias;
+	int err;
+
+	whole = (before + len + unit - 1) / unit * unit;
+	backing.fd_off = (off_t)(e->offset - before);
+	if ((e->flags & VD_DMA_WRITABLE) == 0)
+		backing.flags |= MT_BACKING_RDONLY;
+	ram = mt_region_create_ram(s->topology, name,
+	    before == 0 ? len - 1 : whole - 1, &backing);
+	if (ram == NULL)
+		return (errno);
+	if ((err = own(e, ram)) != 0)
+		return (err);
+	if ((e->flags & VD_DMA_WRITABLE) == 0 &&
+	    mt_region_set_readonly(ram, true) == -1)
+		return (errno);
+	if (before == 0)
+		return (0);
+	alias = mt_region_create_alias(s->topology, name, ram, before,
+	    len - 1);
+	if (alias == NULL)
+		return (errno);
+	e->region = alias;
+	mt_region_put(ram);
+	return (0);
+}
+
+/*
+ * Make the region of an entry that has all but that: 0, or an errno.  If
+ * e->region is not NULL it owns e, also after an error.
+ */
+static int
+create(struct vd_server *s, struct entry *e, int fd, const struct stat *st)
+{
+	struct mt_region *region;
+	char name[32];
+
+	snprintf(name, sizeof(name), "dma@%" PRIx64, e->first);
+	/* Memory that the device may not touch is there all the same. */
+	if (fd != -1 && e->flags != 0)
+		return (create_backed(s, e, name, fd, st));
+	region = mt_region_create_reserved(s->topology, name,
+	    e->last - e->first);
+	return (region == NULL ? errno : own(e, region));
+}
+
+/* Does the file have all the bytes?  Otherwise touching them is fatal. */
+static bool
+long_enough(const struct vd_dma_map *m, const struct stat *st)
+{
+	return (st->st_size >= 0 && m->offset <= (uint64_t)st->st_size &&
+	    m->size <= (uint64_t)st->st_size - m->offset);
+}
+
+static bool
+identical(const struct entry *a, const struct entry *b)
+{
+	return (a->first == b->first && a->last == b->last &&
+	    a->flags == b->flags && a->has_fd == b->has_fd &&
+	    (!a->has_fd || (a->dev == b->dev && a->ino == b->ino &&
+	    a->offset == b->offset)));
+}
+
+/* Put e into the space; *kept says whether it is there. */
+static int
+map(struct vd_server *s, struct entry *e, int fd, const struct stat *st,
+    bool *kept)
+{
+	struct vd__dma *d = s->dma;
+	struct entry *other;
+	int err;
+
+	*kept = false;
+	if ((other = RB_FIND(entries, &d->entries, e)) != NULL)
+		return (identical(e, other) ? 0 : EEXIST);
+	if (d->count >= s->limits.max_dma_regions)
+		return (ENOSPC);
+	if ((err = create(s, e, fd, st)) != 0)
+		return (err);
+	if (mt_region_add(d->bus, e->region, e->first, 0) == -1)
+		return (errno);
+	RB_INSERT(entries, &d->entries, e);
+	d->count++;
+	*kept = true;
+	return (0);
+}
+
+int
+vd__dma_map(struct vd_server *s, const struct vd_dma_map *m, const int *fds,
+    size_t nfds)
+{
+	struct stat st = { 0 };
+	struct entry *e;
+	bool kept;
+	int err;
+
+	if (nfds > 1)
+		return (EINVAL);
+	if (nfds == 1 && fstat(fds[0], &st) == -1)
+		return (errno);
+	if (nfds == 1 && !long_enough(m, &st)) {
+		vd__log(s, LOG_WARNING, "DMA_MAP of %#" PRIx64 "+%#" PRIx64
+		    ": beyond the end of its file", m->addr, m->size);
+		return (EINVAL);
+	}
+	if ((e = calloc(1, sizeof(*e))) == NULL)
+		return (ENOMEM);
+	e->dma = s->dma;
+	e->first = m->addr;
+	e->last = m->addr + (m->size - 1);
+	e->flags = m->flags;
+	if (nfds == 1) {
+		e->has_fd = true;
+		e->dev = st.st_dev;
+		e->ino = st.st_ino;
+		e->offset = m->offset;
+	}
+	err = map(s, e, nfds == 1 ? fds[0] : -1, &st, &kept);
+	if (!kept && e->region != NULL)
+		let_go(s->dma, e, 0);
+	else if (!kept)
+		free(e);
+	if (err != 0) {
+		vd__log(s, LOG_WARNING, "DMA_MAP of %#" PRIx64 "+%#" PRIx64
+		    ": %s", m->addr, m->size, strerror(err));
+		return (err);
+	}
+	if (!kept)
+		return (0);
+	if (nfds == 0)
+		vd__log(s, LOG_INFO, "memory at %#" PRIx64 "+%#" PRIx64
+		    " came without a descriptor: the device cannot reach it "
+		    "unless the client shares its memory", m->addr, m->size);
+	if (s->ops->dma_map != NULL)
+		s->ops->dma_map(s->arg, (struct mt_range){ m->addr,
+		    m->addr + (m->size - 1) });
+	return (0);
+}
+
+/* --- unmap --------------------------------------------------------------- */
+
+/*
+ * Take entries first to last, by address, out of the space in one
+ * transaction.  If some cannot be taken out they stay, and the others go.
+ * Sets *gone to how many have; returns 0 or an errno.
+ */
+static int
+take_out(struct vd_server *s, struct entry *first, struct entry *last,
+    unsigned int unmap, unsigned int *gone)
+{
+	struct vd__dma *d = s->dma;
+	struct entry *e, *end = RB_NEXT(entries, &d->entries, last), *next;
+	bool committed;
+	int err = 0;
+
+	*gone = 0;
+	if (s->ops->dma_unmap != NULL)
+		for (e = first; e != end; e = RB_NEXT(entries, &d->entries, e))
+			s->ops->dma_unmap(s->arg,
+			    (struct mt_range){ e->first, e->last });
+	if (mt_topology_begin(s->topology) == -1)
+		return (errno);
+	for (e = first; e != end; e = RB_NEXT(entries, &d->entries, e)) {
+		e->taken_out = mt_region_del(e->region) == 0;
+		if (!e->taken_out)
+			err = errno;
+	}
+	committed = mt_topology_commit(s->topology) == 0;
+	if (!committed)
+		err = errno;
+	for (e = first; e != end; e = next) {
+		next = RB_NEXT(entries, &d->entries, e);
+		if (!committed || !e->taken_out) {
+			e->taken_out = false;
+			continue;
+		}
+		RB_REMOVE(entries, &d->entries, e);
+		d->count--;
+		let_go(d, e, unmap);
+		(*gone)++;
+	}
+	return (err);
+}
+
+int
+vd__dma_unmap(struct vd_server *s, const struct vd_dma_unmap *m,
+    unsigned int *waiting)
+{
+	struct vd__dma *d = s->dma;
+	struct entry key, *first, *last;
+
+	*waiting = 0;
+	if (m->flags & VD_UNMAP_DIRTY)
+		return (ENOTSUP);
+	if (m->flags & VD_UNMAP_ALL) {
+		first = RB_MIN(entries, &d->entries);
+		last = RB_MAX(entries, &d->entries);
+		if (first == NULL)
+			return (0);
+	} else {
+		key.first = m->addr;
+		key.last = m->addr + (m->size - 1);
+		first = last = RB_FIND(entries, &d->entries, &key);
+		if (first == NULL || first->first != key.first ||
+		    first->last != key.last)
+			return (ENOENT);
+	}
+	if (++d->unmap == 0)
+		d->unmap = 1;
+	return (take_out(s, first, last, d->unmap, waiting));
+}
+
+int
+vd__dma_clear(struct vd_server *s)
+{
+	struct vd__dma *d = s->dma;
+	unsigned int gone;
+	int err;
+
+	if (RB_EMPTY(&d->entries))
+		return (0);
+	err = take_out(s, RB_MIN(entries, &d->entries),
+	    RB_MAX(entries, &d->entries), 0, &gone);
+	if (err == 0)
+		return (0);
+	errno = err;
+	return (-1);
+}
+
+void
+vd__dma_set_master(struct vd_server *s, bool on)
+{
+	struct vd__dma *d = s->dma;
+
+	if (d->master == on)
+		return;
+	if (mt_region_set_enabled(d->bus, on) == -1) {
+		vd__log(s, LOG_ERR, "cannot %s bus mastering: %s",
+		    on ? "enable" : "disable", strerror(errno));
+		return;
+	}
+	d->master = on;
+}
+
+/* --- life ---------------------------------------------------------------- */
+
+struct mt_space *
+vd__dma_space(const struct vd_server *s)
+{
+	return (s->dma->space);
+}
+
+static void
+destroy(struct vd__dma *d)
+{
+	/* What the device may have added to the space is not ours to end. */
+	if (d->space != NULL)
+		mt_space_destroy(d->space);
+	if (d->bus != NULL)
+		mt_region_del(d->bus);
+	mt_region_put(d->bus);
+	mt_region_put(d->root);
+	free(d);
+}
+
+int
+vd__dma_init(struct vd_server *s)
+{
+	struct vd__dma *d;
+	int saved;
+
+	if ((d = calloc(1, sizeof(*d))) == NULL)
+		return (-1);
+	d->wake_fd = s->wake_fd;
+	RB_INIT(&d->entries);
+	d->root = mt_region_create_container(s->topology, "dma", MT_LAST_MAX);
+	d->bus = mt_region_create_container(s->topology, "dma bus",
+	    MT_LAST_MAX);
+	if (d->root == NULL || d->bus == NULL ||
+	    mt_region_set_enabled(d->bus, false) == -1 ||
+	    mt_region_add(d->root, d->bus, 0, 0) == -1 ||
+	    (d->space = mt_space_create(d->root, "dma")) == NULL) {
+		saved = errno;
+		destroy(d);
+		errno = saved;
+		return (-1);
+	}
+	s->dma = d;
+	return (0);
+}
+
+void
+vd__dma_fini(struct vd_server *s)
+{
+	struct vd__dma *d = s->dma;
+	struct pollfd pfd = { .fd = s->wake_fd, .events = POLLIN };
+	uint64_t n;
+
+	if (d == NULL)
+		return;
+	/* Out of memory is all that can fail; others may give some back. */
+	while (vd__dma_clear(s) == -1)
+		poll(NULL, 0, 10);
+	while (d->due > 0) {
+		if (poll(&pfd, 1, -1) == 1 &&
+		    read(s->wake_fd, &n, sizeof(n)) == sizeof(n))
+			vd__dma_heard(s, n);
+	}
+	destroy(d);
+	s->dma = NULL;
+}

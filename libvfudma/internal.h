@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+#ifndef LIBVFUDMA_INTERNAL_H
+#define LIBVFUDMA_INTERNAL_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+
+#include <libmemtree/memtree.h>
+#include <libvfudma/client.h>
+#include <libvfudma/irq.h>
+#include <libvfudma/pci.h>
+#include <libvfudma/proto.h>
+#include <libvfudma/server.h>
+
+/*
+ * Handlers of commands return 0 or a positive errno, which is what an error
+ * reply carries; other private functions return 0 or -1 with errno, as the
+ * public ones do.
+ */
+
+/* --- wire.c -------------------------------------------------------------- */
+
+/*
+ * Bytes to structs and back: pure.  Every function is safe on any bytes, of
+ * any alignment, and reads none past len.
+ */
+
+/*
+ * Check and copy the header at the start of a stream.  Returns 1, 0 if fewer
+ * bytes than a header are there, or -1 with EPROTO if the stream cannot be
+ * followed any further: a size below 16, or above max.
+ */
+int	vd__wire_hdr(const void *buf, size_t len, size_t max,
+	    struct vd_hdr *hdr);
+
+/* Headers of replies to req. */
+void	vd__wire_reply(struct vd_hdr *hdr, const struct vd_hdr *req,
+	    size_t payload);
+void	vd__wire_error(struct vd_hdr *hdr, const struct vd_hdr *req, int err);
+
+/* What an error reply says: 1 to VD_MAX_ERRNO. */
+int	vd__wire_errno(const struct vd_hdr *hdr);
+
+/*
+ * Payloads of requests: 0, or EINVAL (too short, argsz too small, flags
+ * unknown, a range that is empty or wraps).  What follows a struct is lent in
+ * *data.
+ */
+int	vd__wire_version(const void *p, size_t len, struct vd_version *v,
+	    const char **json, size_t *json_len);	/* NULL: no JSON */
+int	vd__wire_dma_map(const void *p, size_t len, struct vd_dma_map *m);
+int	vd__wire_dma_unmap(const void *p, size_t len, struct vd_dma_unmap *m);
+int	vd__wire_device_info(const void *p, size_t len,
+	    struct vd_device_info *info);
+int	vd__wire_region_info(const void *p, size_t len,
+	    struct vd_region_info *info);
+int	vd__wire_region_io_fds(const void *p, size_t len,
+	    struct vd_region_io_fds *io);
+int	vd__wire_irq_info(const void *p, size_t len, struct vd_irq_info *info);
+int	vd__wire_irq_set(const void *p, size_t len, struct vd_irq_set *set,
+	    const uint8_t **data, size_t *data_len);
+/* With is_write the data that follows must be count bytes. */
+int	vd__wire_region_access(const void *p, size_t len, bool is_write,
+	    size_t max_data, struct vd_region_access *a, const uint8_t **data);
+int	vd__wire_write_multi(const void *p, size_t len, uint64_t *count);
+void	vd__wire_write_one(const void *p, uint64_t i, struct vd_write_one *w);
+
+/*
+ * The reply to GET_REGION_INFO with one mappable area: fills in info's argsz,
+ * flags and cap_offset, and as much of buf as info->argsz of the request
+ * allows.  Returns the bytes of payload; the fd goes along if they are more
+ * than a struct vd_region_info.
+ */
+#define VD__REGION_INFO_MAX						\
+	(sizeof(struct vd_region_info) + sizeof(struct vd_cap_sparse) +	\
+	    sizeof(struct vd_area))
+size_t	vd__wire_put_region_info(uint8_t buf[VD__REGION_INFO_MAX],
+	    struct vd_region_info *info, const struct vd_area *area);
+
+/*
+ * For the client: the sparse areas in a reply to GET_REGION_INFO of len
+ * bytes, at most max of them, each inside the region.  Returns 1 with *nr
+ * set, 0 if the reply has no such capability, or -1 with EPROTO.
+ */
+int	vd__wire_get_areas(const void *p, size_t len, struct vd_area *areas,
+	    unsigned int max, unsigned int *nr);
+
+/* --- sock.c -------------------------------------------------------------- */
+
+/* Close fd unless it is -1; keeps errno. */
+void	vd__close(int fd);
+
+/*
+ * Receive once, without blocking.  Descriptors are put into fds, which has
+ * room for VD_MAX_FDS; *lost is set if some did not fit or could not be
+ * opened.  Returns bytes, 0 at the end of the stream (also then there may be
+ * fds), or -1 with errno set.
+ */
+ssize_t	vd__sock_recv(int fd, void *buf, size_t len, int *fds, size_t *nfds,
+	    bool *lost);
+
+/* Send once, without blocking: bytes, or -1 with errno set and none sent. */
+ssize_t	vd__sock_send(int fd, const struct iovec *iov, int iovcnt,
+	    const int *fds, size_t nfds);
+
+/*
+ * Make a listening socket at path, of mode 0600; see vd_server_listen().  Or
+ * connect to one.  Both are non-blocking and close-on-exec.
+ */
+int	vd__sock_listen(const char *path);
+int	vd__sock_connect(const char *path);
+
+/*
+ * Make a socket that somebody gave us non-blocking.  EINVAL if it is not a
+ * UNIX stream socket, listening or not as said.
+ */
+int	vd__sock_adopt(int fd, bool listening);
+
+/* Does the other end run as our user or as root? */
+bool	vd__sock_trusted(int fd);
+
+/* --- msg.c --------------------------------------------------------------- */
+
+/* A message that was received. */
+struct vd__msg {
+	struct vd_hdr hdr;
+	const uint8_t *data;	/* payload, any alignment; see vd__conn_next() */
+	size_t len;
+	int fds[VD_MAX_FDS];	/* ours: set to -1 what is kept */
+	size_t nfds;
+	bool fds_lost;		/* more came than we could take */
+};
+
+/* Close the fds of m that are not -1; keeps errno. */
+void	vd__msg_close(struct vd__msg *m);
+
+/*
+ * One connection, for either role.  It never blocks, but for vd__conn_call()
+ * and vd__conn_post(), which are the client's.  A function that fails because
+ * the connection is of no more use closes it, and so do all others then:
+ * ENOTCONN (the peer is gone), EPROTO (it breaks the protocol), ENOMEM.
+ *
+ * Belongs to one thread at a time.
+ */
+struct vd__conn;
+
+#define VD__MAX_IOV	4	/* pieces of a payload to send */
+
+/*
+ * Takes over fd, a connected socket; destroying closes it and every fd that
+ * nobody claimed.  With more than max_queued bytes waiting to be sent
+ * vd__conn_full() holds.
+ */
+struct vd__conn *vd__conn_create(int fd, size_t max_queued);
+void	vd__conn_destroy(struct vd__conn *c);	/* NULL is ignored */
+/* Lent; -1 once closed, though the number stays taken until the end. */
+int	vd__conn_fd(const struct vd__conn *c);
+void	vd__conn_close(struct vd__conn *c);	/* later calls: ENOTCONN */
+
+/*
+ * Take the next message, of any type, from the stream: as many receives as
+ * one message needs, none if one is there already (vd__conn_ready()).
+ * m->data is lent until the next call on c that receives: this one, _call,
+ * _post.  Returns 1, 0 if no whole message has come, or -1 with errno set; then
+ * the caller has nothing to close.
+ */
+int	vd__conn_next(struct vd__conn *c, struct vd__msg *m);
+bool	vd__conn_ready(const struct vd__conn *c);
+
+/*
+ * Reply to a command: its payload (copied if it cannot be sent at once) and
+ * fds (lent), or an error, which is a header only.  Nothing is sent if the
+ * command asked for no reply.  Returns 0, or -1 with errno set.
+ */
+int	vd__conn_reply(struct vd__conn *c, const struct vd_hdr *req,
+	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds);
+int	vd__conn_error(struct vd__conn *c, const struct vd_hdr *req, int err);
+
+/*
+ * Send what is queued: 1 if nothing is left, 0 if some waits for room, or -1
+ * with errno set.
+ */
+int	vd__conn_flush(struct vd__conn *c);
+size_t	vd__conn_queued(const struct vd__conn *c);	/* bytes */
+bool	vd__conn_full(const struct vd__conn *c);	/* reply to no more */
+
+/*
+ * The client's: send a command with a payload in iovcnt pieces and fds (lent),
+ * and wait up to timeout_ms (-1: for ever) for the reply, which the caller
+ * ends with vd__msg_close().  Commands that come meanwhile are answered with
+ * ENOSYS.
+ *
+ * Returns 0, or -1 with errno set and nothing in *reply: the errno in the
+ * server's error reply; ETIMEDOUT, after which the connection is still good
+ * (the late reply is dropped when it comes); ENOBUFS (too many calls have
+ * timed out and are still not answered); EMSGSIZE (more than VD_MAX_MSG_SIZE);
+ * or one that closed the connection.
+ *
+ * vd__conn_post() sends with VD_NO_REPLY, and waits only until no more than
+ * max_queued bytes are left to send.  What is left, also after ETIMEDOUT, goes
+ * out with later calls.
+ */
+int	vd__conn_call(struct vd__conn *c, enum vd_cmd cmd,
+	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
+	    int timeout_ms, struct vd__msg *reply);
+int	vd__conn_post(struct vd__conn *c, enum vd_cmd cmd,
+	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
+	    int timeout_ms);
+
+/* --- negotiate.c --------------------------------------------------------- */
+
+/* What one side says of itself: the capabilities of VERSION. */
+struct vd__caps {
+	uint32_t max_msg_fds;
+	uint64_t max_data_xfer;
+	uint64_t max_dma_maps;
+	uint64_t pgsizes;
+	uint64_t migration_pgsize;
+	uint64_t max_bitmap;
+	bool twin_socket;
+	bool write_multiple;
+};
+
+#define VD__WHY_MAX	160	/* why an exchange failed, for the log */
+#define VD__VERSION_MAX	192	/* payload of what we send */
+
+/*
+ * The capabilities in json, len bytes without a NUL, over the defaults of
+ * what it does not name.  from_server tells whose they are: an answer may not
+ * go beyond what our client offers.  Returns 0, or EINVAL with a reason that
+ * names the key, or ENOMEM.
+ */
+int	vd__negotiate_parse(const char *json, size_t len, bool from_server,
+	    struct vd__caps *caps, char why[VD__WHY_MAX]);
+
+/*
+ * The server's side: check a VERSION request, and make the payload of the
+ * reply to it.  Returns 0, or the errno to answer with, and a reason.
+ */
+int	vd__negotiate_server(const struct vd__msg *req,
+	    const struct vd_server_limits *limits, struct vd__caps *peer,
+	    uint16_t *minor, uint8_t buf[VD__VERSION_MAX], size_t *len,
+	    char why[VD__WHY_MAX]);
+
+/*
+ * The client's side: exchange versions over c.  Returns 0, or -1 with errno
+ * set, EPROTO and EPROTONOSUPPORT with a reason.
+ */
+int	vd__negotiate_client(struct vd__conn *c, int timeout_ms,
+	    struct vd_client_limits *limits, char why[VD__WHY_MAX]);
+
+/* --- pci.c, pci-cap.c ---------------------------------------------------- */
+
+#define VD__CONFIG_MAX		4096u
+
+/* Offsets in the header, and bits of the command and status registers. */
+#define VD__PCI_COMMAND		0x04u
+#define VD__PCI_STATUS		0x06u
+#define VD__PCI_BAR0		0x10u
+#define VD__PCI_ROM		0x30u
+#define VD__PCI_CAPS		0x34u
+#define VD__PCI_LINE		0x3cu
+#define VD__PCI_PIN		0x3du
+#define VD__PCI_CMD_MASTER	0x0004u
+#define VD__PCI_CMD_NO_INTX	0x0400u
+#define VD__PCI_STATUS_INTX	0x08u
+#define VD__PCI_STATUS_CAPS	0x10u
+
+/* Offsets in MSI (64-bit, with masks) and MSI-X; bits of their control. */
+#define VD__MSI_CTRL		2u
+#define VD__MSI_MASK		16u
+#define VD__MSI_PENDING		20u
+#define VD__MSI_ENABLE		0x0001u
+#define VD__MSIX_CTRL		2u
+#define VD__MSIX_MASK_ALL	0x4000u
+#define VD__MSIX_ENABLE		0x8000u
+#define VD__EXPRESS_DEVCTL	8u
+
+/* A BAR or the ROM. */
+struct vd__bar {
+	struct mt_region *region;	/* NULL: absent */
+	struct mt_space *space;		/* on region: how it is accessed */
+	uint64_t size;
+	unsigned int flags;		/* VD_BAR_* */
+	bool upper;			/* upper half of the 64-bit BAR before */
+	/* The mappable part: len 0 if none. */
+	uint64_t map_off;
+	uint64_t map_len;
+	struct mt_region *map_region;	/* holds map_fd open; a reference */
+	int map_fd;			/* lent by map_region */
+	/*
+	 * In map_fd, of the BAR's offset 0: negative where the part starts
+	 * later in the BAR than in its file.  Clients add the two as 64-bit
+	 * numbers that wrap, so it goes out as it is.
+	 */
+	off_t map_fd_off;
+};
+
+struct vd__pci {
+	uint8_t config[VD__CONFIG_MAX];
+	uint8_t initial[VD__CONFIG_MAX];	/* config after a reset */
+	uint8_t wmask[VD__CONFIG_MAX];		/* bits the guest may write */
+	uint8_t w1c[VD__CONFIG_MAX];		/* bits a written 1 clears */
+	uint32_t config_size;			/* 256 or 4096 */
+	struct vd__bar bars[VD_NUM_BARS];
+	struct vd__bar rom;
+	uint32_t cap_last;			/* 0: none */
+	uint32_t cap_end;			/* where the next one goes */
+	uint32_t ext_cap_last;			/* 0: none */
+	uint32_t ext_cap_end;
+	uint32_t pm_cap, msi_cap, msix_cap, express_cap;	/* 0: none */
+	unsigned int msi_vectors, msix_vectors;
+	struct mt_region *msix_table, *msix_pba;	/* in their BARs */
+};
+
+struct vd__irqs;
+
+int	vd__pci_init(struct vd_server *s);
+void	vd__pci_fini(struct vd_server *s);
+/* Config to its initial state; after vd__irq_reset(), which lowers the pin. */
+void	vd__pci_reset(struct vd_server *s);
+
+/* A little-endian field of config, initial, wmask or w1c. */
+uint32_t vd__pci_field(const uint8_t *field, unsigned int size);
+void	vd__pci_set_field(uint8_t *field, unsigned int size, uint32_t val);
+/* Set a field of config now and after every reset: it describes the device. */
+void	vd__pci_describe(struct vd_server *s, uint32_t off, unsigned int size,
+	    uint32_t val);
+
+/*
+ * The guest's accesses: any offset and length inside config_size.  Both
+ * return 0 or a positive errno.  A write may end in ops->config_written and,
+ * for an FLR, in vd__server_reset().
+ */
+int	vd__pci_read(struct vd_server *s, uint64_t off, void *buf, size_t len);
+int	vd__pci_write(struct vd_server *s, uint64_t off, const void *buf,
+	    size_t len);
+
+/* The BAR or ROM of a region index, or NULL if there is none. */
+struct vd__bar *vd__pci_region(struct vd_server *s, unsigned int index);
+
+/* --- irq.c --------------------------------------------------------------- */
+
+/*
+ * Interrupt state has its own lock, so that vd_irq_*() work from any thread.
+ * vd__irq_* other than _config are called on the server's thread.
+ */
+int	vd__irq_init(struct vd_server *s);
+void	vd__irq_fini(struct vd_server *s);
+void	vd__irq_reset(struct vd_server *s);	/* device reset: masks, pending, pin */
+void	vd__irq_disconnect(struct vd_server *s);	/* drop every eventfd */
+unsigned int vd__irq_count(const struct vd_server *s, enum vd_irq index);
+/*
+ * DEVICE_GET_IRQ_INFO: flags and count of info->index.  Returns 0 or a
+ * positive errno.
+ */
+int	vd__irq_info(const struct vd_server *s, struct vd_irq_info *info);
+/*
+ * DEVICE_SET_IRQS.  data is the len bytes that follow set; an fd that is kept
+ * is set to -1 in fds, the caller closes the rest.  Returns 0 or a positive
+ * errno, and has changed nothing then.
+ */
+int	vd__irq_set(struct vd_server *s, const struct vd_irq_set *set,
+	    const uint8_t *data, size_t len, int *fds, size_t nfds);
+/* Config space changed: command register, MSI or MSI-X control. */
+void	vd__irq_config(struct vd_server *s);
+/* What config space shows of interrupts: the pin, and MSI's pending bits. */
+bool	vd__irq_pin(const struct vd_server *s);
+uint32_t vd__irq_msi_pending(const struct vd_server *s);
+/* The table and pending bits of MSI-X, as I/O regions for vd_pci_add_msix(). */
+int	vd__irq_msix_regions(struct vd_server *s, unsigned int vectors,
+	    struct mt_region **table, struct mt_region **pba);
+
+/* --- dma.c --------------------------------------------------------------- */
+
+struct vd__dma;
+
+/*
+ * A region of the client's memory that was taken out of the DMA space is
+ * released, by the topology's reclaimer, when the last mapping of it has been
+ * given back.  Each release adds 1 to the server's wakefd.
+ */
+int	vd__dma_init(struct vd_server *s);
+void	vd__dma_fini(struct vd_server *s);	/* waits for all releases */
+struct mt_space *vd__dma_space(const struct vd_server *s);
+/* Show the client's memory to the device, or hide it. */
+void	vd__dma_set_master(struct vd_server *s, bool on);
+/* DMA_MAP and DMA_UNMAP: 0, or a positive errno. */
+int	vd__dma_map(struct vd_server *s, const struct vd_dma_map *m,
+	    const int *fds, size_t nfds);
+/*
+ * *waiting is set to the number of releases that the reply has to wait for,
+ * and they are made to count for vd__dma_heard().
+ */
+int	vd__dma_unmap(struct vd_server *s, const struct vd_dma_unmap *m,
+	    unsigned int *waiting);
+/* Take out everything; nobody waits for it.  0, or -1 with errno set. */
+int	vd__dma_clear(struct vd_server *s);
+/* Are any releases due?  Then look at wakefd. */
+bool	vd__dma_releasing(const struct vd_server *s);
+/*
+ * n releases have been heard of on wakefd.  Returns how many of those that
+ * the last vd__dma_unmap() waits for have come.
+ */
+unsigned int vd__dma_heard(struct vd_server *s, uint64_t n);
+
+/* --- server.c ------------------------------------------------------------ */
+
+/* A command whose reply waits for memory to be released. */
+struct vd__parked {
+	bool active;
+	unsigned int waiting;		/* releases to come */
+	struct vd_hdr hdr;
+	struct vd_dma_unmap unmap;	/* the payload of the reply */
+};
+
+/*
+ * [I] set by vd_server_create(), then immutable.  irqs has its own lock, dma
+ * its own legend.  All else belongs to the thread that runs the server.
+ */
+struct vd_server {
+	struct mt_topology *topology;		/* [I] */
+	const struct vd_device_ops *ops;	/* [I] never NULL */
+	void *arg;				/* [I] */
+	struct vd__pci pci;
+	struct vd__irqs *irqs;			/* [I] */
+	struct vd__dma *dma;			/* [I] */
+	struct vd_server_limits limits;		/* none is 0 */
+	void (*log_fn)(void *arg, int level, const char *msg);
+	void *log_arg;
+
+	/* What vd_server_fd() watches; all in the epoll set. */
+	int epoll_fd;			/* [I] */
+	int wake_fd;			/* [I] eventfd: releases, and kicked */
+	int timer_fd;			/* [I] timerfd: until */
+	int listen_fd;			/* -1: none */
+	int conn_fd;			/* that of conn; -1: none */
+	uint32_t listen_events;		/* epoll's idea of them */
+	uint32_t conn_events;
+	bool kicked;			/* 1 in wake_fd is ours: call again */
+	int64_t until;			/* CLOCK_MONOTONIC ms; 0: no limit */
+
+	char *path;			/* of listen_fd, if we made it */
+	dev_t path_dev;
+	ino_t path_ino;
+	bool any_user;
+	int version_ms;			/* a new client's time for VERSION */
+
+	struct vd__conn *conn;		/* NULL: no client */
+	bool connected;			/* it has agreed on a version */
+	bool busy;			/* a run is under way */
+	bool drop;			/* a callback wants the client gone */
+	struct vd__caps peer;
+	uint16_t minor;
+	struct vd__parked parked;
+	uint8_t *buf;			/* data of replies */
+	size_t buf_size;
+};
+
+void	vd__log(struct vd_server *s, int level, const char *fmt, ...)
+	    __attribute__((format(printf, 3, 4)));
+/* DEVICE_RESET, an FLR, a lost client: all parts, then ops->reset. */
+void	vd__server_reset(struct vd_server *s, enum vd_reset why);
+
+/* --- server-region.c ----------------------------------------------------- */
+
+/*
+ * What a handler puts together; sent as one message, and only if the handler
+ * returns 0.
+ */
+struct vd__reply {
+	uint8_t head[VD__REGION_INFO_MAX];	/* structs */
+	size_t head_len;
+	const void *data;			/* what follows them */
+	size_t data_len;
+	int fd;					/* lent; -1: none */
+};
+
+/* Handlers: 0, or a positive errno. */
+int	vd__region_info(struct vd_server *s, struct vd__msg *m,
+	    struct vd__reply *r);
+int	vd__region_io_fds(struct vd_server *s, struct vd__msg *m,
+	    struct vd__reply *r);
+int	vd__region_read(struct vd_server *s, struct vd__msg *m,
+	    struct vd__reply *r);
+int	vd__region_write(struct vd_server *s, struct vd__msg *m,
+	    struct vd__reply *r);
+int	vd__region_write_multi(struct vd_server *s, struct vd__msg *m,
+	    struct vd__reply *r);
+
+#endif

@@ -1,0 +1,808 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * A server: its sockets and its one client, and who answers which command.
+ *
+ * Nothing here waits.  The epoll descriptor is readable while there is
+ * something to do: settle() keeps what it watches in step with what the next
+ * run would look at.
+ */
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define DEF_DMA_REGIONS		65535
+#define DEF_QUEUED		(4u << 20)
+#define RUN_MAX			64	/* commands in one vd_server_run_all() */
+#define VERSION_MS		5000	/* for a new client to say VERSION */
+#define BACKOFF_MS		1000	/* no descriptors: try again later */
+
+/* A handler's answer besides 0 and an errno: the reply comes later. */
+#define PARKED			(-1)
+
+void
+vd__log(struct vd_server *s, int level, const char *fmt, ...)
+{
+	char msg[512], *c;
+	va_list ap;
+	int saved = errno;
+
+	if (s->log_fn == NULL)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(msg, sizeof(msg), fmt, ap);
+	va_end(ap);
+	/* Some of it may be the peer's own words. */
+	for (c = msg; *c != '\0'; c++)
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	s->log_fn(s->log_arg, level, msg);
+	errno = saved;
+}
+
+static int64_t
+now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
+}
+
+/* Have the poll descriptor become readable in ms; not at all with 0. */
+static void
+set_timer(struct vd_server *s, int ms)
+{
+	struct itimerspec it = { 0 };
+
+	s->until = 0;
+	if (ms > 0) {
+		s->until = now_ms() + ms;
+		ms++;			/* when it fires the time is up */
+		it.it_value.tv_sec = ms / 1000;
+		it.it_value.tv_nsec = ms % 1000 * 1000000L;
+	}
+	timerfd_settime(s->timer_fd, 0, &it, NULL);
+}
+
+/* --- the client's life --------------------------------------------------- */
+
+void
+vd__server_reset(struct vd_server *s, enum vd_reset why)
+{
+	vd__irq_reset(s);
+	vd__pci_reset(s);
+	vd__dma_set_master(s, false);
+	if (s->ops->reset != NULL)
+		s->ops->reset(s->arg, why);
+}
+
+static int
+watch(struct vd_server *s, int fd, uint32_t events)
+{
+	struct epoll_event ev = { .events = events };
+
+	return (epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &ev));
+}
+
+/* Take over a connected socket; fd stays the caller's if this fails. */
+static int
+take_client(struct vd_server *s, int fd)
+{
+	if (watch(s, fd, EPOLLIN) == -1)
+		return (-1);
+	if ((s->conn = vd__conn_create(fd, s->limits.max_queued)) == NULL) {
+		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+		errno = ENOMEM;
+		return (-1);
+	}
+	s->conn_fd = fd;
+	s->conn_events = EPOLLIN;
+	s->drop = false;
+	memset(&s->parked, 0, sizeof(s->parked));
+	return (0);
+}
+
+/* The client is gone, or has to go. */
+static void
+drop_client(struct vd_server *s, const char *why)
+{
+	if (s->conn == NULL)
+		return;
+	vd__log(s, LOG_INFO, "client is gone: %s", why);
+	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->conn_fd, NULL);
+	vd__conn_destroy(s->conn);
+	s->conn = NULL;
+	s->conn_fd = -1;
+	s->drop = false;
+	s->parked.active = false;
+	if (s->until != 0)
+		set_timer(s, 0);
+	if (!s->connected)
+		return;
+	vd__irq_disconnect(s);
+	vd__server_reset(s, VD_RESET_LOST);
+	s->connected = false;
+	if (vd__dma_clear(s) == -1)
+		vd__log(s, LOG_ERR, "cannot take out the memory of the "
+		    "client yet: %s", strerror(errno));
+	if (s->ops->disconnected != NULL)
+		s->ops->disconnected(s->arg);
+}
+
+/* Drop the client, and tell what a run returns then. */
+static int
+lose(struct vd_server *s, const char *why)
+{
+	drop_client(s, why);
+	if (s->listen_fd != -1)
+		return (1);
+	errno = ENOTCONN;
+	return (-1);
+}
+
+static const char *
+why_lost(int err)
+{
+	switch (err) {
+	case ENOTCONN:
+		return ("connection closed");
+	case EPROTO:
+		return ("malformed message header");
+	}
+	return (strerror(err));
+}
+
+static int
+accept_client(struct vd_server *s)
+{
+	int fd;
+
+	if (s->listen_fd == -1) {
+		errno = ENOTCONN;
+		return (-1);
+	}
+	if (s->until != 0) {
+		if (now_ms() < s->until)
+			return (0);
+		set_timer(s, 0);
+	}
+	/* What the last one left behind when there was no memory. */
+	if (vd__dma_clear(s) == -1)
+		return (-1);
+	fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd == -1) {
+		switch (errno) {
+		case EAGAIN:
+		case ECONNABORTED:
+		case EINTR:
+			return (0);
+		case EMFILE:
+		case ENFILE:
+		case ENOBUFS:
+		case ENOMEM:
+			vd__log(s, LOG_ERR, "cannot accept a client: %s",
+			    strerror(errno));
+			set_timer(s, BACKOFF_MS);
+			return (0);
+		}
+		return (-1);
+	}
+	if (!s->any_user && !vd__sock_trusted(fd)) {
+		vd__log(s, LOG_WARNING, "client of another user turned away");
+		vd__close(fd);
+		return (1);
+	}
+	if (take_client(s, fd) == -1) {
+		vd__close(fd);
+		return (-1);
+	}
+	set_timer(s, s->version_ms);
+	return (1);
+}
+
+/* --- commands ------------------------------------------------------------ */
+
+static int
+device_info(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	struct vd_device_info info;
+	int err;
+
+	(void)s;
+	if ((err = vd__wire_device_info(m->data, m->len, &info)) != 0)
+		return (err);
+	info.argsz = sizeof(info);
+	info.flags = VD_DEVICE_RESETTABLE | VD_DEVICE_PCI;
+	info.num_regions = VD_NUM_REGIONS;
+	info.num_irqs = VD_NUM_IRQS;
+	memcpy(r->head, &info, sizeof(info));
+	r->head_len = sizeof(info);
+	return (0);
+}
+
+static int
+irq_info(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	struct vd_irq_info info;
+	int err;
+
+	if ((err = vd__wire_irq_info(m->data, m->len, &info)) != 0 ||
+	    (err = vd__irq_info(s, &info)) != 0)
+		return (err);
+	info.argsz = sizeof(info);
+	memcpy(r->head, &info, sizeof(info));
+	r->head_len = sizeof(info);
+	return (0);
+}
+
+static int
+set_irqs(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	struct vd_irq_set set;
+	const uint8_t *data;
+	size_t len;
+	int err;
+
+	(void)r;
+	if ((err = vd__wire_irq_set(m->data, m->len, &set, &data, &len)) != 0)
+		return (err);
+	return (vd__irq_set(s, &set, data, len, m->fds, m->nfds));
+}
+
+static int
+dma_map(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	struct vd_dma_map dm;
+	int err;
+
+	(void)r;
+	if ((err = vd__wire_dma_map(m->data, m->len, &dm)) != 0)
+		return (err);
+	return (vd__dma_map(s, &dm, m->fds, m->nfds));
+}
+
+static int
+dma_unmap(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	struct vd__parked *p = &s->parked;
+	int err;
+
+	(void)r;
+	if ((err = vd__wire_dma_unmap(m->data, m->len, &p->unmap)) != 0 ||
+	    (err = vd__dma_unmap(s, &p->unmap, &p->waiting)) != 0)
+		return (err);
+	p->unmap.argsz = sizeof(p->unmap);
+	p->hdr = m->hdr;
+	p->active = true;
+	return (PARKED);
+}
+
+static int
+device_reset(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	(void)m;
+	(void)r;
+	vd__server_reset(s, VD_RESET_DEVICE);
+	return (0);
+}
+
+/* What exists in the protocol, but not here. */
+static int
+unsupported(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	(void)s;
+	(void)m;
+	(void)r;
+	return (ENOTSUP);
+}
+
+/* What a client never sends, or not now. */
+static int
+misplaced(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
+{
+	(void)s;
+	(void)m;
+	(void)r;
+	return (EINVAL);
+}
+
+static const struct {
+	const char *name;
+	int (*fn)(struct vd_server *s, struct vd__msg *m, struct vd__reply *r);
+} commands[] = {
+	[VD_CMD_VERSION] = { "VERSION", misplaced },
+	[VD_CMD_DMA_MAP] = { "DMA_MAP", dma_map },
+	[VD_CMD_DMA_UNMAP] = { "DMA_UNMAP", dma_unmap },
+	[VD_CMD_DEVICE_GET_INFO] = { "DEVICE_GET_INFO", device_info },
+	[VD_CMD_DEVICE_GET_REGION_INFO] = { "DEVICE_GET_REGION_INFO",
+	    vd__region_info },
+	[VD_CMD_DEVICE_GET_REGION_IO_FDS] = { "DEVICE_GET_REGION_IO_FDS",
+	    vd__region_io_fds },
+	[VD_CMD_DEVICE_GET_IRQ_INFO] = { "DEVICE_GET_IRQ_INFO", irq_info },
+	[VD_CMD_DEVICE_SET_IRQS] = { "DEVICE_SET_IRQS", set_irqs },
+	[VD_CMD_REGION_READ] = { "REGION_READ", vd__region_read },
+	[VD_CMD_REGION_WRITE] = { "REGION_WRITE", vd__region_write },
+	[VD_CMD_DMA_READ] = { "DMA_READ", misplaced },
+	[VD_CMD_DMA_WRITE] = { "DMA_WRITE", misplaced },
+	[VD_CMD_DEVICE_RESET] = { "DEVICE_RESET", device_reset },
+	[14] = { "DIRTY_PAGES", unsupported },	/* withdrawn */
+	[VD_CMD_REGION_WRITE_MULTI] = { "REGION_WRITE_MULTI",
+	    vd__region_write_multi },
+	[VD_CMD_DEVICE_FEATURE] = { "DEVICE_FEATURE", unsupported },
+	[VD_CMD_MIG_DATA_READ] = { "MIG_DATA_READ", unsupported },
+	[VD_CMD_MIG_DATA_WRITE] = { "MIG_DATA_WRITE", unsupported },
+};
+
+#define NUM_COMMANDS	(sizeof(commands) / sizeof(commands[0]))
+
+/* Send what a handler has put together. */
+static int
+send_reply(struct vd_server *s, const struct vd_hdr *req,
+    const struct vd__reply *r)
+{
+	struct iovec iov[2];
+
+	iov[0].iov_base = (void *)(uintptr_t)r->head;	/* only read */
+	iov[0].iov_len = r->head_len;
+	iov[1].iov_base = (void *)(uintptr_t)r->data;
+	iov[1].iov_len = r->data_len;
+	return (vd__conn_reply(s->conn, req, iov, r->data_len > 0 ? 2 : 1,
+	    &r->fd, r->fd != -1));
+}
+
+/* The first message of a client; -1 if the connection has to end. */
+static int
+negotiate(struct vd_server *s, struct vd__msg *m)
+{
+	uint8_t buf[VD__VERSION_MAX];
+	char why[VD__WHY_MAX] = "the first message is not VERSION";
+	struct iovec iov = { .iov_base = buf };
+	int err = EINVAL;
+
+	if (m->hdr.cmd == VD_CMD_VERSION)
+		err = vd__negotiate_server(m, &s->limits, &s->peer,
+		    &s->minor, buf, &iov.iov_len, why);
+	if (err != 0) {
+		vd__log(s, LOG_WARNING, "client refused: %s", why);
+		vd__conn_error(s->conn, &m->hdr, err);
+		errno = EPROTONOSUPPORT;
+		return (-1);
+	}
+	if (vd__conn_reply(s->conn, &m->hdr, &iov, 1, NULL, 0) == -1)
+		return (-1);
+	if (s->until != 0)
+		set_timer(s, 0);
+	s->connected = true;
+	vd__log(s, LOG_INFO, "client connected, version %d.%u",
+	    VD_PROTO_MAJOR, s->minor);
+	if (s->ops->connected != NULL)
+		s->ops->connected(s->arg);
+	return (0);
+}
+
+/* Execute a command and answer it; -1 if the connection has to end. */
+static int
+command(struct vd_server *s, struct vd__msg *m)
+{
+	struct vd__reply r = { .fd = -1 };
+	const char *name = "unknown command";
+	int err = ENOSYS;
+
+	if (m->hdr.flags & VD_ERROR)
+		err = EINVAL;
+	else if (m->fds_lost)
+		err = EMFILE;
+	else if (m->hdr.cmd < NUM_COMMANDS &&
+	    commands[m->hdr.cmd].fn != NULL) {
+		name = commands[m->hdr.cmd].name;
+		err = commands[m->hdr.cmd].fn(s, m, &r);
+	}
+	if (err == PARKED)
+		return (0);
+	if (err == 0)
+		return (send_reply(s, &m->hdr, &r));
+	vd__log(s, LOG_DEBUG, "%s (%u) failed: %s", name, m->hdr.cmd,
+	    strerror(err));
+	return (vd__conn_error(s->conn, &m->hdr, err));
+}
+
+/* See to one message; -1 if the connection has to end. */
+static int
+serve(struct vd_server *s, struct vd__msg *m)
+{
+	switch (m->hdr.flags & VD_TYPE_MASK) {
+	case VD_TYPE_COMMAND:
+		return (s->connected ? command(s, m) : negotiate(s, m));
+	case VD_TYPE_REPLY:
+		vd__log(s, LOG_WARNING, "a reply that nobody asked for");
+		break;
+	default:
+		vd__log(s, LOG_WARNING, "a message of unknown type %#x",
+		    m->hdr.flags & VD_TYPE_MASK);
+		break;
+	}
+	errno = EPROTO;
+	return (-1);
+}
+
+/* --- running ------------------------------------------------------------- */
+
+/* Empty wake_fd: our own kick, and the news of released memory. */
+static void
+hear(struct vd_server *s)
+{
+	unsigned int waited;
+	uint64_t n;
+
+	if (!s->kicked && !vd__dma_releasing(s))
+		return;
+	if (read(s->wake_fd, &n, sizeof(n)) != sizeof(n))
+		return;
+	if (s->kicked)
+		n--;
+	s->kicked = false;
+	waited = vd__dma_heard(s, n);
+	if (s->parked.active)
+		s->parked.waiting -= waited;
+}
+
+/* Has the client hung up?  For when nothing is read from it. */
+static bool
+hung_up(const struct vd_server *s)
+{
+	struct pollfd pfd = { .fd = s->conn_fd };
+
+	return (poll(&pfd, 1, 0) == 1 &&
+	    (pfd.revents & (POLLHUP | POLLERR)) != 0);
+}
+
+/* Go on with a command whose reply is due: as vd_server_run(). */
+static int
+run_parked(struct vd_server *s)
+{
+	struct vd__parked *p = &s->parked;
+	struct iovec iov = { .iov_base = &p->unmap,
+	    .iov_len = sizeof(p->unmap) };
+
+	if (p->waiting == 0) {
+		p->active = false;
+		if (vd__conn_reply(s->conn, &p->hdr, &iov, 1, NULL, 0) == -1)
+			return (lose(s, why_lost(errno)));
+		return (1);
+	}
+	return (hung_up(s) ? lose(s, "connection closed") : 0);
+}
+
+/* Do one thing: as vd_server_run(). */
+static int
+step(struct vd_server *s)
+{
+	struct vd__msg m;
+	int rv;
+
+	hear(s);
+	if (s->conn == NULL)
+		return (accept_client(s));
+	if (s->drop)
+		return (lose(s, "dropped by the device"));
+	if (vd__conn_flush(s->conn) == -1)
+		return (lose(s, why_lost(errno)));
+	if (s->parked.active)
+		return (run_parked(s));
+	/* A client that does not read what it asked for asks in vain. */
+	if (vd__conn_full(s->conn))
+		return (hung_up(s) ? lose(s, "connection closed") : 0);
+	if ((rv = vd__conn_next(s->conn, &m)) == -1)
+		return (lose(s, why_lost(errno)));
+	if (rv == 0) {
+		if (s->until != 0 && now_ms() >= s->until)
+			return (lose(s, "no VERSION in time"));
+		return (0);
+	}
+	rv = serve(s, &m);
+	vd__msg_close(&m);
+	if (rv == -1)
+		return (lose(s, why_lost(errno)));
+	if (s->drop)
+		return (lose(s, "dropped by the device"));
+	return (1);
+}
+
+static void
+rewatch(struct vd_server *s, int fd, uint32_t *now, uint32_t events)
+{
+	struct epoll_event ev = { .events = events };
+
+	if (fd != -1 && *now != events &&
+	    epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)
+		*now = events;
+}
+
+/* Is there something to do that no socket tells of? */
+static bool
+has_more(const struct vd_server *s)
+{
+	if (s->conn == NULL)
+		return (false);
+	if (s->parked.active)
+		return (s->parked.waiting == 0 || s->drop);
+	return (s->drop ||
+	    (!vd__conn_full(s->conn) && vd__conn_ready(s->conn)));
+}
+
+/* Make the poll descriptor readable exactly if a run would do something. */
+static void
+settle(struct vd_server *s)
+{
+	const uint64_t one = 1;
+	uint32_t events = 0;
+
+	rewatch(s, s->listen_fd, &s->listen_events,
+	    s->conn == NULL && s->until == 0 ? EPOLLIN : 0);
+	if (s->conn != NULL) {
+		if (vd__conn_queued(s->conn) > 0)
+			events |= EPOLLOUT;
+		if (!s->parked.active && !vd__conn_full(s->conn))
+			events |= EPOLLIN;
+		rewatch(s, s->conn_fd, &s->conn_events, events);
+	}
+	/* To take a kick back may bring the news that make for another. */
+	if (s->kicked && !has_more(s))
+		hear(s);
+	if (!s->kicked && has_more(s))
+		s->kicked = write(s->wake_fd, &one, sizeof(one)) ==
+		    sizeof(one);
+}
+
+static int
+run(struct vd_server *s, int max)
+{
+	int i, rv = 1;
+
+	if (s->busy) {
+		errno = EDEADLK;	/* from a callback */
+		return (-1);
+	}
+	s->busy = true;
+	for (i = 0; i < max && rv == 1; i++)
+		rv = step(s);
+	s->busy = false;
+	settle(s);
+	return (rv == 0 && i > 1 ? 1 : rv);
+}
+
+int
+vd_server_run(struct vd_server *s)
+{
+	return (run(s, 1));
+}
+
+int
+vd_server_run_all(struct vd_server *s)
+{
+	return (run(s, RUN_MAX));
+}
+
+/* --- the server's life --------------------------------------------------- */
+
+static void
+free_server(struct vd_server *s)
+{
+	int saved = errno;
+
+	vd__pci_fini(s);
+	vd__irq_fini(s);
+	vd__dma_fini(s);
+	vd__close(s->listen_fd);
+	vd__close(s->timer_fd);
+	vd__close(s->wake_fd);
+	vd__close(s->epoll_fd);
+	free(s->path);
+	free(s->buf);
+	free(s);
+	errno = saved;
+}
+
+struct vd_server *
+vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
+    void *arg)
+{
+	static const struct vd_device_ops none = { 0 };
+	struct vd_server *s;
+
+	if ((s = calloc(1, sizeof(*s))) == NULL)
+		return (NULL);
+	s->topology = t;
+	s->ops = ops != NULL ? ops : &none;
+	s->arg = arg;
+	s->limits.max_dma_regions = DEF_DMA_REGIONS;
+	s->limits.max_data_xfer = VD_MAX_DATA_XFER;
+	s->limits.max_queued = DEF_QUEUED;
+	s->listen_fd = s->conn_fd = -1;
+	s->version_ms = VERSION_MS;
+	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->timer_fd = timerfd_create(CLOCK_MONOTONIC,
+	    TFD_CLOEXEC | TFD_NONBLOCK);
+	if (s->epoll_fd == -1 || s->wake_fd == -1 || s->timer_fd == -1 ||
+	    watch(s, s->wake_fd, EPOLLIN) == -1 ||
+	    watch(s, s->timer_fd, EPOLLIN) == -1 ||
+	    vd__dma_init(s) == -1 || vd__irq_init(s) == -1 ||
+	    vd__pci_init(s) == -1) {
+		free_server(s);
+		return (NULL);
+	}
+	return (s);
+}
+
+/* Remove our socket, unless something else is there by now. */
+static void
+remove_path(struct vd_server *s)
+{
+	struct stat st;
+
+	if (s->path != NULL && lstat(s->path, &st) == 0 &&
+	    st.st_dev == s->path_dev && st.st_ino == s->path_ino)
+		unlink(s->path);
+}
+
+void
+vd_server_destroy(struct vd_server *s)
+{
+	if (s == NULL)
+		return;
+	s->busy = true;
+	drop_client(s, "the server ends");
+	remove_path(s);
+	hear(s);
+	free_server(s);
+}
+
+static int
+start_listening(struct vd_server *s, int fd)
+{
+	if (watch(s, fd, EPOLLIN) == -1)
+		return (-1);
+	s->listen_fd = fd;
+	s->listen_events = EPOLLIN;
+	return (0);
+}
+
+int
+vd_server_listen(struct vd_server *s, const char *path)
+{
+	struct stat st;
+	char *copy;
+	int fd;
+
+	if (s->listen_fd != -1 || s->conn != NULL) {
+		errno = EBUSY;
+		return (-1);
+	}
+	if ((copy = strdup(path)) == NULL)
+		return (-1);
+	if ((fd = vd__sock_listen(path)) == -1) {
+		free(copy);
+		return (-1);
+	}
+	if (lstat(path, &st) == -1 || start_listening(s, fd) == -1) {
+		vd__close(fd);
+		free(copy);
+		return (-1);
+	}
+	s->path = copy;
+	s->path_dev = st.st_dev;
+	s->path_ino = st.st_ino;
+	return (0);
+}
+
+void
+vd_server_set_any_user(struct vd_server *s, bool any_user)
+{
+	s->any_user = any_user;
+}
+
+int
+vd_server_listen_fd(struct vd_server *s, int fd)
+{
+	if (s->listen_fd != -1 || s->conn != NULL) {
+		errno = EBUSY;
+		return (-1);
+	}
+	if (vd__sock_adopt(fd, true) == -1)
+		return (-1);
+	return (start_listening(s, fd));
+}
+
+int
+vd_server_attach(struct vd_server *s, int fd)
+{
+	if (s->listen_fd != -1 || s->conn != NULL) {
+		errno = EBUSY;
+		return (-1);
+	}
+	if (vd__sock_adopt(fd, false) == -1 || vd__dma_clear(s) == -1)
+		return (-1);
+	return (take_client(s, fd));
+}
+
+void
+vd_server_disconnect(struct vd_server *s)
+{
+	if (s->conn == NULL)
+		return;
+	if (s->busy) {
+		s->drop = true;		/* by the run that is under way */
+		return;
+	}
+	s->busy = true;
+	drop_client(s, "dropped by the device");
+	s->busy = false;
+	settle(s);
+}
+
+int
+vd_server_set_limits(struct vd_server *s,
+    const struct vd_server_limits *limits)
+{
+	if (s->conn != NULL) {
+		errno = EBUSY;
+		return (-1);
+	}
+	if (limits->max_data_xfer != 0 && (limits->max_data_xfer < 8 ||
+	    limits->max_data_xfer > VD_MAX_DATA_XFER)) {
+		errno = EINVAL;
+		return (-1);
+	}
+	s->limits = *limits;
+	if (s->limits.max_dma_regions == 0)
+		s->limits.max_dma_regions = DEF_DMA_REGIONS;
+	if (s->limits.max_data_xfer == 0)
+		s->limits.max_data_xfer = VD_MAX_DATA_XFER;
+	if (s->limits.max_queued == 0)
+		s->limits.max_queued = DEF_QUEUED;
+	return (0);
+}
+
+int
+vd_server_fd(const struct vd_server *s)
+{
+	return (s->epoll_fd);
+}
+
+struct mt_space *
+vd_server_dma(const struct vd_server *s)
+{
+	return (vd__dma_space(s));
+}
+
+bool
+vd_server_connected(const struct vd_server *s)
+{
+	return (s->connected);
+}
+
+void
+vd_server_set_log(struct vd_server *s,
+    void (*fn)(void *arg, int level, const char *msg), void *arg)
+{
+	s->log_fn = fn;
+	s->log_arg = arg;
+}

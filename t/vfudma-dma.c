@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/* The client's memory: maps, unmaps that wait, and what is left behind. */
+
+#include <sys/eventfd.h>
+
+#include "libvfudma/internal.h"
+#include "t/vfu.h"
+
+static struct v_dev dev;
+static int fd, mem;
+static unsigned int base_fds;
+
+/* A device with a client, bus mastering on, and 1 MiB of memory to share. */
+static void
+begin(void)
+{
+	const struct vd_region_access a = { 4, 7, 2 };
+	uint8_t req[18];
+	struct v_reply r;
+
+	v_dev_create(&dev);
+	mem = v_memfd(1 << 20);
+	fd = v_attach(dev.s);
+	memcpy(req, &a, 16);
+	memcpy(req + 16, "\x06\x00", 2);
+	must(v_call(dev.s, fd, VD_CMD_REGION_WRITE, req, 18, &r) &&
+	    v_errno(&r) == 0);
+	base_fds = v_count_fds();
+}
+
+static void
+end(void)
+{
+	if (fd != -1)
+		close(fd);
+	v_serve(dev.s, 0);
+	close(mem);
+	v_dev_destroy(&dev);
+}
+
+static int
+map_fds(uint64_t addr, uint64_t size, uint32_t flags, uint64_t off,
+    const int *fds, size_t nfds)
+{
+	const struct vd_dma_map m = { 32, flags, off, addr, size };
+	struct v_reply r;
+
+	if (!v_call_fds(dev.s, fd, VD_CMD_DMA_MAP, &m, 32, fds, nfds, &r))
+		return (-1);
+	return (r.len == 0 ? v_errno(&r) : -1);
+}
+
+static int
+map(uint64_t addr, uint64_t size, uint32_t flags, uint64_t off)
+{
+	return (map_fds(addr, size, flags, off, &mem, 1));
+}
+
+static void
+send_unmap(uint16_t id, uint64_t addr, uint64_t size, uint32_t flags)
+{
+	const struct vd_dma_unmap m = { 24, flags, addr, size };
+
+	must(v_send(fd, id, VD_CMD_DMA_UNMAP, &m, sizeof(m)));
+}
+
+static int
+unmap(uint64_t addr, uint64_t size, uint32_t flags)
+{
+	struct v_reply r;
+
+	send_unmap(1, addr, size, flags);
+	if (!v_serve_until(dev.s, fd) || !v_recv(fd, &r))
+		return (-1);
+	return (v_errno(&r));
+}
+
+static bool
+readable_at(uint64_t addr)
+{
+	uint8_t byte;
+
+	return (mt_space_read(vd_server_dma(dev.s), addr, &byte, 1,
+	    MT_ATTRS_NONE) == MT_OK);
+}
+
+static void
+test_map(void)
+{
+	struct mt_space *sp;
+	uint32_t v = 0;
+	int ro, huge, fds[2];
+
+	begin();
+	sp = vd_server_dma(dev.s);
+	fds[0] = fds[1] = mem;
+	is_int(map(0x10000, 0x10000, 3, 0x4000), 0, "memory is mapped");
+	ok(dev.maps == 1 && dev.range.first == 0x10000 &&
+	    dev.range.last == 0x1ffff, "the device is told of it");
+	must(mt_space_store_le32(sp, 0x10010, 0xfeedface) == MT_OK);
+	ok(pread(mem, &v, 4, 0x4010) == 4 && v == 0xfeedface,
+	    "a write arrives in the file, at its offset");
+	ok(!readable_at(0xffff) && !readable_at(0x20000),
+	    "nothing is before or behind it");
+	is_int(map(0x10000, 0x10000, 3, 0x4000), 0, "the same again is fine");
+	is_int(dev.maps, 1, "and no news");
+	is_int(map(0x10000, 0x10000, 3, 0x5000), EEXIST, "another offset not");
+	is_int(map(0x10000, 0x10000, 1, 0x4000), EEXIST, "nor other flags");
+	is_int(map(0x10000, 0x8000, 3, 0x4000), EEXIST, "nor a part");
+	is_int(map(0x1f000, 0x2000, 3, 0), EEXIST, "nor an overlap");
+	is_int(map(0, 0x80000, 3, 0), EEXIST, "nor what is around it");
+	is_int(map_fds(0x10000, 0x10000, 3, 0x4000, NULL, 0), EEXIST,
+	    "nor the same without a descriptor");
+	is_int(map(0x20000, 0x1000, 3, 0), 0, "a neighbour is no overlap");
+	is_int(map(0x40000, 0x1000, 3, 0xff000), 0, "the end of the file");
+	is_int(map(0x50000, 0x1000, 3, 0xff001), EINVAL, "not beyond it");
+	is_int(map(0x50000, 0x2000, 3, 0xff000), EINVAL, "nor over it");
+	is_int(map(0x50000, 0x1000, 3, UINT64_MAX), EINVAL, "nor far beyond");
+	is_int(map(0x50000, 0x1000, 3, 1ull << 63), EINVAL, "nor negative");
+	is_int(map(0x50000, 1ull << 62, 3, 0), EINVAL, "nor too long");
+	is_int(map_fds(0x50000, 0x1000, 3, 0, fds, 2), EINVAL,
+	    "two descriptors are too many");
+	is_int(map(0x60123, 0x234, 3, 0x1001), 0, "no page has to start here");
+	must(mt_space_store_le32(sp, 0x60353, 0x01020304) == MT_OK);
+	ok(pread(mem, &v, 4, 0x1231) == 4 && v == 0x01020304,
+	    "it is where it should be");
+	ok(!readable_at(0x60122) && !readable_at(0x60357),
+	    "and ends where it should");
+
+	is_int(map(0x70000, 0x1000, 1, 0), 0, "memory to read only");
+	ok(readable_at(0x70000), "can be read");
+	ok(mt_space_store_le32(sp, 0x70000, 1) != MT_OK, "and not written");
+	must((ro = open("/bin/sh", O_RDONLY)) != -1);
+	is_int(map_fds(0x80000, 0x1000, 1, 0, &ro, 1), 0,
+	    "also of a file that cannot be written");
+	ok(mt_space_store_le32(sp, 0x80000, 1) != MT_OK, "which is not");
+	is_int(map_fds(0x90000, 0x1000, 3, 0, &ro, 1), EACCES,
+	    "nor mapped to be");
+	close(ro);
+	is_int(map(0x90000, 0x1000, 0, 0), 0, "memory for nothing");
+	ok(!readable_at(0x90000), "cannot be read");
+
+	is_int(map_fds(0xfffc0000, 0x40000, 1, 0, NULL, 0), 0,
+	    "memory without a descriptor");
+	ok(mt_space_load_le32(sp, 0xfffc0000, &v) == MT_DECODE,
+	    "is there but cannot be reached");
+	is_int(map_fds(0x100000000, UINT64_MAX - 0xffffffff, 3, 0, NULL, 0),
+	    0, "up to the last address");
+	huge = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
+	if (huge == -1 || ftruncate(huge, 4 << 20) == -1 ||
+	    mmap(NULL, 2 << 20, PROT_READ, MAP_SHARED, huge, 0) == MAP_FAILED)
+		skip(1, "no huge pages");
+	else
+		is_int(map_fds(0xa0000, 0x20000, 3, 0xa0000, &huge, 1), 0,
+		    "a part of huge pages");
+	if (huge != -1)
+		close(huge);
+	is_int(v_count_fds(), base_fds, "no descriptor is kept");
+	end();
+}
+
+static void
+test_kinds(void)
+{
+	int p[2], dir, ev, zero, path;
+
+	begin();
+	must(pipe(p) == 0);
+	must((dir = open("/", O_RDONLY)) != -1);
+	must((ev = eventfd(0, 0)) != -1);
+	must((zero = open("/dev/zero", O_RDWR)) != -1);
+	must((path = open("/bin/sh", O_PATH)) != -1);
+	ok(map_fds(0, 0x1000, 3, 0, &p[0], 1) > 0, "a pipe is no memory");
+	ok(map_fds(0, 0x1000, 3, 0, &dir, 1) > 0, "nor is a directory");
+	ok(map_fds(0, 0x1000, 3, 0, &ev, 1) > 0, "nor an eventfd");
+	ok(map_fds(0, 0x1000, 3, 0, &zero, 1) > 0, "nor a device");
+	ok(map_fds(0, 0x1000, 3, 0, &fd, 1) > 0, "nor the socket itself");
+	ok(map_fds(0, 0x1000, 1, 0, &path, 1) > 0, "nor a mere path");
+	is_int(map(0, 0x1000, 3, 0), 0, "none of them has left a trace");
+	close(p[0]);
+	close(p[1]);
+	close(dir);
+	close(ev);
+	close(zero);
+	close(path);
+	end();
+}
+
+static void
+test_unmap(void)
+{
+	int i;
+
+	begin();
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	is_int(unmap(0x10000, 0x8000, 0), ENOENT, "a part cannot be taken");
+	is_int(unmap(0x18000, 0x8000, 0), ENOENT, "nor the other");
+	is_int(unmap(0, 0x100000, 0), ENOENT, "nor what is around it");
+	is_int(unmap(0x10000, 0x10000, VD_UNMAP_DIRTY), ENOTSUP,
+	    "there is no dirty bitmap");
+	ok(readable_at(0x10000) && dev.unmaps == 0, "it is all still there");
+	is_int(unmap(0x10000, 0x10000, 0), 0, "all of it can");
+	ok(!readable_at(0x10000), "then it is gone");
+	ok(dev.unmaps == 1 && dev.range.first == 0x10000 &&
+	    dev.range.last == 0x1ffff, "the device was told");
+	is_int(unmap(0x10000, 0x10000, 0), ENOENT, "only once");
+	for (i = 0; i < 100; i++)
+		must(map((uint64_t)i << 20, 0x1000, 3, 0) == 0);
+	is_int(unmap(0, 0, VD_UNMAP_ALL), 0, "all at once");
+	ok(dev.unmaps == 101 && !readable_at(0) && !readable_at(99 << 20),
+	    "are gone");
+	is_int(unmap(0, 0, VD_UNMAP_ALL), 0, "also if there is none");
+	for (i = 0; i < 200; i++)
+		must(map(0x1000, 0x1000, 3, 0) == 0 &&
+		    unmap(0x1000, 0x1000, 0) == 0);
+	is_int(v_count_fds(), base_fds, "200 maps later nothing is kept");
+	end();
+}
+
+static void
+test_deferred(void)
+{
+	struct mt_mapping m, other;
+	struct vd_device_info di = { .argsz = 16 };
+	struct v_reply r;
+
+	begin();
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	must(map(0x40000, 0x10000, 3, 0x20000) == 0);
+	must(mt_dma_map(vd_server_dma(dev.s), 0x11000, 0x1000, MT_DMA_WRITE,
+	    MT_ATTRS_NONE, &m) == 0);
+	must(mt_dma_map(vd_server_dma(dev.s), 0x41000, 0x1000, MT_DMA_WRITE,
+	    MT_ATTRS_NONE, &other) == 0);
+	ok(!m.bounced, "a device holds memory");
+	send_unmap(5, 0x10000, 0x10000, 0);
+	must(v_send(fd, 6, VD_CMD_DEVICE_GET_INFO, &di, 16));
+	ok(v_serve(dev.s, 50) != -1, "that the client wants back");
+	ok(!v_readable(fd, 0), "there is no answer yet, nor to what follows");
+	ok(!v_readable(vd_server_fd(dev.s), 0), "and nothing to do");
+	is_int(vd_server_run(dev.s), 0, "a run does nothing");
+	ok(!readable_at(0x11000), "it is out of the space already");
+	memcpy(m.ptr, "last words", 10);
+	works(mt_dma_unmap(&m, 10), "the device gives it back");
+	ok(v_serve_until(dev.s, fd) && v_recv(fd, &r) && r.hdr.id == 5 &&
+	    v_errno(&r) == 0 && r.len == 24, "now the answer comes");
+	ok(v_serve_until(dev.s, fd) && v_recv(fd, &r) && r.hdr.id == 6,
+	    "and the next one");
+	{
+		char words[10];
+
+		ok(pread(mem, words, 10, 0x1000) == 10 &&
+		    memcmp(words, "last words", 10) == 0,
+		    "what was written is in the file");
+	}
+	ok(readable_at(0x41000), "other memory is not concerned");
+
+	/* A device that gives back when it is asked to. */
+	dev.lent = &other;
+	is_int(unmap(0x40000, 0x10000, 0), 0, "a device may hurry");
+
+	/* Posted, and many. */
+	must(map(0x10000, 0x1000, 3, 0) == 0);
+	must(map(0x20000, 0x1000, 3, 0) == 0);
+	must(mt_dma_map(vd_server_dma(dev.s), 0x20000, 8, MT_DMA_READ,
+	    MT_ATTRS_NONE, &m) == 0);
+	{
+		const struct vd_dma_unmap all = { 24, VD_UNMAP_ALL, 0, 0 };
+
+		must(v_send_fds(fd, 7, VD_CMD_DMA_UNMAP, VD_NO_REPLY, &all,
+		    sizeof(all), NULL, 0));
+	}
+	must(v_send(fd, 8, VD_CMD_DEVICE_GET_INFO, &di, 16));
+	v_serve(dev.s, 20);
+	ok(!v_readable(fd, 0), "an unmap of all waits for the last mapping");
+	mt_dma_unmap(&m, 0);
+	ok(v_serve_until(dev.s, fd) && v_recv(fd, &r) && r.hdr.id == 8,
+	    "and is not answered if nobody asked for it");
+	end();
+}
+
+static void
+test_lost(void)
+{
+	struct mt_mapping m;
+	struct vd_device_info di = { .argsz = 16 };
+	struct v_reply r;
+
+	begin();
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	must(mt_dma_map(vd_server_dma(dev.s), 0x10000, 16, MT_DMA_WRITE,
+	    MT_ATTRS_NONE, &m) == 0);
+	send_unmap(5, 0x10000, 0x10000, 0);
+	v_serve(dev.s, 10);
+	close(fd);
+	fails(v_serve(dev.s, 0), ENOTCONN,
+	    "a client leaves while its unmap waits");
+	fd = v_attach(dev.s);
+	ok(v_call(dev.s, fd, VD_CMD_DEVICE_GET_INFO, &di, 16, &r) &&
+	    v_errno(&r) == 0, "the next one is served");
+	ok(!readable_at(0x10000), "and its memory space is empty");
+	is_int(map(0x10000, 0x10000, 3, 0), 0, "it maps the same addresses");
+	send_unmap(6, 0x10000, 0x10000, 0);
+	ok(v_serve_until(dev.s, fd) && v_recv(fd, &r) && r.hdr.id == 6,
+	    "and unmaps them, though the old memory is still held");
+	memcpy(m.ptr, "too late", 8);
+	works(mt_dma_unmap(&m, 8), "which can be given back now");
+	v_serve(dev.s, 50);
+	ok(!v_readable(vd_server_fd(dev.s), 0) && !v_readable(fd, 0),
+	    "nobody hears of that");
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	close(fd);
+	fails(v_serve(dev.s, 0), ENOTCONN, "it leaves as well");
+	fd = -1;
+	ok(!readable_at(0x10000), "and takes its memory along");
+	end();
+}
+
+static void *
+give_back(void *arg)
+{
+	usleep(50000);
+	mt_dma_unmap(arg, 0);
+	return (NULL);
+}
+
+static void
+test_destroy(void)
+{
+	struct mt_mapping m;
+	pthread_t th;
+
+	begin();
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	must(mt_dma_map(vd_server_dma(dev.s), 0x10000, 16, MT_DMA_READ,
+	    MT_ATTRS_NONE, &m) == 0);
+	must(pthread_create(&th, NULL, give_back, &m) == 0);
+	close(fd);
+	close(mem);
+	v_dev_destroy(&dev);
+	ok(m.ptr == NULL, "a server ends when its memory is given back");
+	pthread_join(th, NULL);
+}
+
+static void
+test_master(void)
+{
+	struct vd_region_access a = { 4, 7, 2 };
+	uint8_t req[18];
+	struct v_reply r;
+
+	begin();
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	memcpy(req, &a, 16);
+	memcpy(req + 16, "\x02\x00", 2);
+	must(v_call(dev.s, fd, VD_CMD_REGION_WRITE, req, 18, &r));
+	ok(!readable_at(0x10000), "without bus mastering nothing is seen");
+	is_int(map(0x40000, 0x10000, 3, 0), 0, "but it can be mapped");
+	memcpy(req + 16, "\x06\x00", 2);
+	must(v_call(dev.s, fd, VD_CMD_REGION_WRITE, req, 18, &r));
+	ok(readable_at(0x10000) && readable_at(0x40000), "with it, all is");
+	must(v_call(dev.s, fd, VD_CMD_DEVICE_RESET, NULL, 0, &r));
+	ok(!readable_at(0x10000), "a reset turns it off");
+	must(v_call(dev.s, fd, VD_CMD_REGION_WRITE, req, 18, &r));
+	ok(readable_at(0x10000), "but forgets no memory");
+	end();
+}
+
+static void
+test_limit(void)
+{
+	struct vd_server_limits limits = { .max_dma_regions = 3 };
+
+	v_dev_create(&dev);
+	must(vd_server_set_limits(dev.s, &limits) == 0);
+	mem = v_memfd(1 << 20);
+	fd = v_attach(dev.s);
+	must(map(0x1000, 0x1000, 3, 0) == 0);
+	must(map(0x2000, 0x1000, 3, 0) == 0);
+	must(map(0x3000, 0x1000, 3, 0) == 0);
+	is_int(map(0x4000, 0x1000, 3, 0), ENOSPC, "there is a limit");
+	is_int(map(0x3000, 0x1000, 3, 0), 0, "what is there is not counted");
+	is_int(unmap(0x2000, 0x1000, 0), 0, "one goes");
+	is_int(map(0x4000, 0x1000, 3, 0), 0, "another can come");
+	end();
+}
+
+int
+main(void)
+{
+	unsigned int before = v_count_fds();
+
+	test_map();
+	test_kinds();
+	test_unmap();
+	test_deferred();
+	test_lost();
+	test_destroy();
+	test_master();
+	test_limit();
+	is_int(v_count_fds(), before, "no descriptor is left");
+	return (done());
+}
