@@ -289,6 +289,19 @@ is_device(const struct mt__hit *hit)
 	    hit->span->region->ops != NULL);
 }
 
+/*
+ * Would the callback, widened to what it implements, reach past the end of
+ * the region?
+ */
+static bool
+too_wide(const struct mt__hit *hit, unsigned int size)
+{
+	const struct mt_io_ops *ops = hit->span->region->ops;
+
+	return (!ops->qemu_exact && size < ops->impl.min &&
+	    hit->span->region_last - hit->off < ops->impl.min - 1u);
+}
+
 /* One step of a longer access, at a device. */
 static enum mt_result
 device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
@@ -299,7 +312,8 @@ device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
 	enum mt_result res;
 	uint64_t val = 0;
 
-	if (!accepts(r, hit->off, size, is_write, attrs)) {
+	if (too_wide(hit, size) ||
+	    !accepts(r, hit->off, size, is_write, attrs)) {
 		if (!is_write)
 			memset(buf, 0, size);
 		return (MT_DECODE);
@@ -459,6 +473,7 @@ in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
 	return (is_device(hit) && !attrs.memory_only &&
 	    hit->room >= size - 1 &&
 	    hit->span->region_last - hit->off >= size - 1 &&
+	    !too_wide(hit, size) &&
 	    accepts(hit->span->region, hit->off, size, is_write, attrs));
 }
 
@@ -548,7 +563,8 @@ mt_space_valid(struct mt_space *sp, mt_addr addr, size_t len, bool is_write,
 			step = step_size(&hit,
 			    hit.span->region->ops->qemu_exact ? addr : hit.off,
 			    len);
-			ok = accepts(hit.span->region, hit.off,
+			ok = !too_wide(&hit, (unsigned int)step) &&
+			    accepts(hit.span->region, hit.off,
 			    (unsigned int)step, is_write, attrs);
 		}
 		len -= step;

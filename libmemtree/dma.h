@@ -45,7 +45,7 @@ struct mt_mapping {
  * Context: any thread; never blocks for a writer; may call region callbacks.
  * Returns: 0, or -1 with errno set and map->ptr NULL.
  * Errors:  EAGAIN (bounce budget spent: see mt_dma_wait()), EFAULT (addr is
- *          unassigned, or denied by attrs), EINVAL (len or dir), ENOMEM.
+ *          unassigned or reserved, or denied by attrs), EINVAL (len or dir), ENOMEM.
  * Since:   0.1
  */
 int	mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len,

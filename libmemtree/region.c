@@ -485,6 +485,7 @@ GETTER(mt_addr, addr, addr)
 GETTER(int, prio, prio)
 GETTER(bool, enabled, enabled)
 GETTER(bool, readonly, readonly)
+GETTER(bool, nonvolatile, nonvolatile)
 GETTER(bool, rom_mode, rom_mode)
 GETTER(mt_addr, alias_offset, alias_off)
 

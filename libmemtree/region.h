@@ -88,7 +88,7 @@ enum mt_backing_kind {
 	MT_BACKING_FD,		/* the caller's file, mapped shared */
 };
 
-#define MT_BACKING_RDONLY	(1u << 0)	/* map PROT_READ only */
+#define MT_BACKING_RDONLY	(1u << 0)	/* never written, map PROT_READ */
 #define MT_BACKING_KEEP_FD	(1u << 1)	/* see mt_region_fd() */
 
 struct mt_backing {
@@ -172,7 +172,7 @@ struct mt_region *mt_region_create_rom_device(struct mt_topology *t,
  * Context: any thread.
  * Returns: the region, or NULL with errno set.
  * Errors:  ENOMEM, EINVAL (a width that is no power of two up to 8, or min
- *          above max).
+ *          above a max that is given).
  * Since:   0.1
  */
 struct mt_region *mt_region_create_io(struct mt_topology *t, const char *name,
@@ -233,7 +233,9 @@ int	mt_region_del(struct mt_region *child);
 /*
  * Change a region in place.  A move to another offset also puts the region in
  * front of its equals, as taking it out and adding it again would.  RAM, ROM
- * and ROM devices can be resized up to their size at creation.
+ * and ROM devices can be resized up to their size at creation.  ROM is and
+ * stays read-only.  What is read-only on the way refuses writes to memory;
+ * the callbacks of a device behind it are called all the same.
  *
  * Returns: 0, or -1 with errno set and the tree unchanged.
  * Errors:  EINVAL (not for this kind, or too large), ENOENT (move of a region
@@ -253,8 +255,9 @@ int	mt_region_set_alias_offset(struct mt_region *r, mt_addr off);
  * give no reference.  mt_region_ptr() is the host memory of RAM, ROM and ROM
  * devices, or NULL.  mt_region_arg() is the arg of its callbacks.
  *
- * Context: any thread; what a writer changes meanwhile may be seen old or
- *          new, so hold a transaction to see several things as one.
+ * Context: any thread.  What a change can change is read under the writer
+ *          lock, so it waits for the transaction of another thread; hold one
+ *          to see several things as one.
  * Since:   0.1
  */
 const char *mt_region_name(const struct mt_region *r);
@@ -264,6 +267,7 @@ mt_addr	mt_region_addr(const struct mt_region *r);
 int	mt_region_prio(const struct mt_region *r);
 bool	mt_region_enabled(const struct mt_region *r);
 bool	mt_region_readonly(const struct mt_region *r);
+bool	mt_region_nonvolatile(const struct mt_region *r);
 bool	mt_region_rom_mode(const struct mt_region *r);
 mt_addr	mt_region_alias_offset(const struct mt_region *r);
 struct mt_region *mt_region_parent(const struct mt_region *r);

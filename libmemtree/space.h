@@ -19,7 +19,8 @@ struct mt_space;
 
 /*
  * Create a space on root, which may also be part of other trees.  Inside a
- * transaction its view stays empty until the commit.
+ * transaction its view stays empty until the commit; a commit that fails does
+ * not take the space back.
  *
  * Owns:    name is copied; keeps a reference to root.
  * Context: takes the topology's writer lock; not from a listener.
@@ -103,7 +104,8 @@ enum mt_result mt_space_write_rom(struct mt_space *sp, mt_addr addr,
 /*
  * Load or store one value of 1, 2, 4 or 8 bytes in the byte order named.  If
  * one region accepts the whole value it gets one access of that size;
- * otherwise the value is put together as mt_space_read() would.
+ * otherwise the value is put together as mt_space_read() would.  Another size
+ * answers MT_DECODE.
  *
  * Returns: enum mt_result bits; *val is always set by a load.
  * Context: as mt_space_read().

@@ -33,8 +33,8 @@ struct mt_topology *mt_topology_create(void);
  *
  * Context: blocks; not from any callback; no other thread may use t.
  * Returns: 0, or -1 with errno set and the topology intact.
- * Errors:  EBUSY (a space, a region or a mapping is left, or a transaction
- *          is open), EDEADLK (called from a callback of this topology).
+ * Errors:  EBUSY (a space, region, view or mapping is left, or a transaction
+ *          is open), EDEADLK (called from a callback).
  * Since:   0.1
  */
 int	mt_topology_destroy(struct mt_topology *t);
@@ -61,7 +61,8 @@ int	mt_topology_begin(struct mt_topology *t);
  *
  * Context: the thread that began.  Never waits for readers.
  * Returns: 0, or -1 with errno set and the tree as it was at the begin.
- * Errors:  ENOMEM, EPERM (this thread has no transaction open).
+ * Errors:  ENOMEM, EPERM (this thread has no transaction open, or is in a
+ *          listener).
  * Since:   0.1
  */
 int	mt_topology_commit(struct mt_topology *t);
@@ -74,8 +75,8 @@ int	mt_topology_commit(struct mt_topology *t);
  * Context: blocks for readers; not inside a transaction, nor from any
  *          callback.
  * Returns: 0, or -1 with errno set.
- * Errors:  EDEADLK (this thread has a transaction open, is inside a callback
- *          of this topology, or is its reclaimer).
+ * Errors:  EDEADLK (this thread has a transaction open, is inside a region
+ *          callback of any topology, or is the reclaimer).
  * Since:   0.1
  */
 int	mt_topology_sync(struct mt_topology *t);

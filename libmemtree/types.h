@@ -43,7 +43,7 @@ struct mt_attrs {
 	uint32_t requester_id;		/* PCI routing ID of the initiator */
 	uint8_t secure;			/* from the secure world */
 	uint8_t user;			/* from user mode */
-	uint8_t memory_only;		/* MT_DENIED on anything but memory */
+	uint8_t memory_only;		/* MT_DENIED on regions but memory */
 	uint8_t debug;			/* a debugger: may write to ROM */
 };
 

@@ -222,6 +222,9 @@ test_change(void)
 	ok(mt_region_enabled(c), "and is then");
 	works(mt_region_set_readonly(c, true), "made read-only");
 	ok(mt_region_readonly(c), "and is then");
+	ok(mt_region_readonly(rom), "ROM is");
+	fails(mt_region_set_readonly(rom, false), EINVAL,
+	    "and cannot be made anything else");
 	works(mt_region_set_nonvolatile(c, true), "made non-volatile");
 	works(mt_region_set_rom_mode(romd, false), "a ROM device is switched");
 	ok(!mt_region_rom_mode(romd), "and is then");

@@ -1,0 +1,973 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Random trees, changed at random, against a model that asks the tree anew
+ * for each byte: who answers at this offset?  It knows nothing of windows,
+ * views or clipping.  Everything happens near the two ends of the addresses,
+ * where arithmetic goes wrong; these parts are compared byte by byte.
+ *
+ * T_COUNT worlds are made from T_SEED, T_SEED + 1, ...; the one that fails is
+ * named.
+ */
+
+#include <inttypes.h>
+#include <time.h>
+
+#include "t/util.h"
+
+#define NODES		14
+#define MEMORY		0x300		/* bytes of a region with bytes */
+#define WINDOW		0x500		/* bytes compared at either end */
+#define SPACES		2
+#define SECTIONS	512
+#define CHANGES		40		/* in the life of a world */
+
+struct world;
+
+struct node {
+	struct mt_region *r;		/* NULL: not there now */
+	struct world *w;
+	enum mt_kind kind;
+	mt_addr last;
+	mt_addr created_last;
+	bool enabled, readonly, nonvolatile, rom_mode;
+	struct node *target;
+	mt_addr alias_off;
+	struct node *parent;
+	mt_addr addr;
+	int prio;
+	uint64_t seq;			/* among equals the highest wins */
+	uint8_t memory[MEMORY];		/* what reading in place gives */
+	uint8_t regs[MEMORY];		/* what the callbacks should have */
+	uint8_t device[MEMORY];		/* what they have */
+};
+
+/* What a listener has been told, put together. */
+struct told {
+	struct mt_section sec[SECTIONS];
+	size_t n;
+	bool wrong;
+};
+
+struct world {
+	struct mt_topology *t;
+	struct node node[NODES];
+	uint64_t seq;
+	uint64_t seed;
+	struct mt_space *sp[SPACES];
+	struct node *root[SPACES];
+	struct mt_listener listener[SPACES];
+	struct told told[SPACES];
+	bool failed;
+};
+
+__attribute__((format(printf, 2, 3))) static void
+wrong(struct world *w, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (w->failed)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	diag("%s", text);
+	w->failed = true;
+}
+
+/* --- the model --------------------------------------------------------- */
+
+struct answer {
+	struct node *n;			/* NULL: nobody */
+	mt_addr off;
+	unsigned int flags;
+};
+
+static bool
+wins(const struct node *a, const struct node *b)
+{
+	return (a->prio != b->prio ? a->prio > b->prio : a->seq > b->seq);
+}
+
+/* Who answers at offset off of n?  Flags add up on the way. */
+static struct answer
+ask(struct world *w, struct node *n, mt_addr off, unsigned int flags)
+{
+	struct answer none = { NULL, 0, 0 }, best = none, a;
+	struct node *c, *by = NULL;
+
+	if (!n->enabled || off > n->last)
+		return (none);
+	if (n->readonly || n->kind == MT_ROM)
+		flags |= MT_SECTION_READONLY;
+	if (n->nonvolatile)
+		flags |= MT_SECTION_NONVOLATILE;
+	for (c = w->node; c < w->node + NODES; c++) {
+		if (c->r == NULL || c->parent != n || off < c->addr ||
+		    (by != NULL && wins(by, c)))
+			continue;
+		a = ask(w, c, off - c->addr, flags);
+		if (a.n != NULL) {
+			best = a;
+			by = c;
+		}
+	}
+	if (best.n != NULL || n->kind == MT_CONTAINER)
+		return (best);
+	if (n->kind == MT_ALIAS) {
+		if (off + n->alias_off < off)
+			return (none);
+		return (ask(w, n->target, off + n->alias_off, flags));
+	}
+	if (n->kind == MT_ROM_DEVICE && n->rom_mode)
+		flags |= MT_SECTION_ROM_MODE;
+	return ((struct answer){ n, off, flags });
+}
+
+static struct answer
+at(struct world *w, unsigned int s, mt_addr addr)
+{
+	return (ask(w, w->root[s], addr, 0));
+}
+
+static bool
+is_memory(const struct answer *a)
+{
+	return (a->n != NULL && (a->n->kind == MT_RAM ||
+	    a->n->kind == MT_ROM || (a->flags & MT_SECTION_ROM_MODE) != 0));
+}
+
+static bool
+is_writable_memory(const struct answer *a)
+{
+	return (a->n != NULL && a->n->kind == MT_RAM &&
+	    (a->flags & MT_SECTION_READONLY) == 0);
+}
+
+static bool
+is_device(const struct answer *a)
+{
+	return (a->n != NULL &&
+	    (a->n->kind == MT_IO || a->n->kind == MT_ROM_DEVICE));
+}
+
+/* Does n contain or show x, at any depth? */
+static bool
+reaches(struct world *w, const struct node *n, const struct node *x)
+{
+	const struct node *c;
+
+	if (n == x || (n->kind == MT_ALIAS && reaches(w, n->target, x)))
+		return (true);
+	for (c = w->node; c < w->node + NODES; c++)
+		if (c->r != NULL && c->parent == n && reaches(w, c, x))
+			return (true);
+	return (false);
+}
+
+/* --- regions ----------------------------------------------------------- */
+
+/* Devices have one byte in each register, so that all goes by bytes. */
+static enum mt_result
+reg_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	struct node *n = arg;
+
+	(void)attrs;
+	if (size != 1 || off > n->last)
+		wrong(n->w, "callback read %" PRIx64 "/%u", off, size);
+	*val = n->device[off % MEMORY];
+	return (MT_OK);
+}
+
+static enum mt_result
+reg_write(void *arg, mt_addr off, unsigned int size, uint64_t val,
+    struct mt_attrs attrs)
+{
+	struct node *n = arg;
+
+	(void)attrs;
+	if (size != 1 || off > n->last || val > 0xff)
+		wrong(n->w, "callback write %" PRIx64 "/%u=%" PRIx64, off,
+		    size, val);
+	n->device[off % MEMORY] = (uint8_t)val;
+	return (MT_OK);
+}
+
+static const struct mt_io_ops byte_ops = {
+	.read = reg_read,
+	.write = reg_write,
+	.valid = { 1, 1, false },
+	.impl = { 1, 1, false },
+};
+
+static struct node *
+pick(struct world *w)
+{
+	struct node *n;
+
+	do
+		n = &w->node[t_below(&w->seed, NODES)];
+	while (n->r == NULL);
+	return (n);
+}
+
+/* An address or offset near one of the two ends of all, or beside others. */
+static mt_addr
+pick_addr(struct world *w)
+{
+	mt_addr near = t_below(&w->seed, WINDOW);
+	const struct node *n;
+
+	switch (t_below(&w->seed, 12)) {
+	case 0:
+		return (MT_LAST_MAX - near);
+	case 1:
+		return (MT_LAST_MAX - near % 16);
+	case 2:
+		return (0);
+	case 3:
+	case 4:
+		n = pick(w);
+		return (n->addr + n->last + t_below(&w->seed, 3));
+	case 5:
+		n = pick(w);
+		return (n->addr + t_below(&w->seed, 3) - 1);
+	case 6:
+		return (near & ~(mt_addr)0xff);
+	default:
+		return (near);
+	}
+}
+
+static mt_addr
+pick_last(struct world *w, enum mt_kind kind)
+{
+	bool limited = kind == MT_RAM || kind == MT_ROM ||
+	    kind == MT_ROM_DEVICE;
+
+	if (!limited && t_below(&w->seed, 4) == 0)
+		return (t_below(&w->seed, 2) == 0 ? MT_LAST_MAX :
+		    MT_LAST_MAX - t_below(&w->seed, WINDOW));
+	return (t_below(&w->seed, limited ? MEMORY : WINDOW));
+}
+
+static void
+create(struct world *w, struct node *n, enum mt_kind kind)
+{
+	char name[8];
+	size_t i;
+
+	snprintf(name, sizeof(name), "n%zu", (size_t)(n - w->node));
+	*n = (struct node){ .w = w, .kind = kind, .enabled = true,
+	    .rom_mode = kind == MT_ROM_DEVICE };
+	n->last = n->created_last = pick_last(w, kind);
+	for (i = 0; i < MEMORY; i++) {
+		n->memory[i] = (uint8_t)t_random(&w->seed);
+		n->regs[i] = n->device[i] = (uint8_t)t_random(&w->seed);
+	}
+	switch (kind) {
+	case MT_CONTAINER:
+		n->r = mt_region_create_container(w->t, name, n->last);
+		break;
+	case MT_ALIAS:
+		n->target = pick(w);
+		n->alias_off = pick_addr(w);
+		n->r = mt_region_create_alias(w->t, name, n->target->r,
+		    n->alias_off, n->last);
+		break;
+	case MT_RAM:
+		n->r = mt_region_create_ram(w->t, name, n->last, NULL);
+		break;
+	case MT_ROM:
+		n->r = mt_region_create_rom(w->t, name, n->last, NULL);
+		break;
+	case MT_ROM_DEVICE:
+		n->r = mt_region_create_rom_device(w->t, name, n->last, NULL,
+		    &byte_ops, n);
+		break;
+	case MT_IO:
+		n->r = mt_region_create_io(w->t, name, n->last, &byte_ops, n);
+		break;
+	case MT_RESERVED:
+		n->r = mt_region_create_reserved(w->t, name, n->last);
+		break;
+	}
+	must(n->r != NULL);
+	if (mt_region_ptr(n->r) != NULL)
+		memcpy(mt_region_ptr(n->r), n->memory, (size_t)n->last + 1);
+}
+
+static enum mt_kind
+pick_kind(struct world *w)
+{
+	static const enum mt_kind kinds[] = { MT_CONTAINER, MT_CONTAINER,
+	    MT_ALIAS, MT_ALIAS, MT_ALIAS, MT_RAM, MT_RAM, MT_ROM,
+	    MT_ROM_DEVICE, MT_IO, MT_IO, MT_RESERVED };
+
+	return (kinds[t_below(&w->seed, T_COUNT(kinds))]);
+}
+
+/* --- changes ----------------------------------------------------------- */
+
+static void
+expect(struct world *w, const char *what, const struct node *n, int ret,
+    int error)
+{
+	int got = ret == -1 ? errno : 0;
+
+	if (got != error)
+		wrong(w, "%s of n%zu: got errno %d, expected %d", what,
+		    (size_t)(n - w->node), got, error);
+}
+
+static void
+change_add(struct world *w)
+{
+	struct node *parent = pick(w), *child = pick(w);
+	static const int prios[] = { 0, 0, 0, 1, -1, INT32_MAX, INT32_MIN };
+	int prio = prios[t_below(&w->seed, T_COUNT(prios))], error = 0;
+	mt_addr addr = pick_addr(w);
+
+	if (child->parent != NULL)
+		error = EBUSY;
+	else if (reaches(w, child, parent))
+		error = ELOOP;
+	expect(w, "add", child,
+	    mt_region_add(parent->r, child->r, addr, prio), error);
+	if (error != 0)
+		return;
+	child->parent = parent;
+	child->addr = addr;
+	child->prio = prio;
+	child->seq = ++w->seq;
+}
+
+static void
+change_del(struct world *w)
+{
+	struct node *n = pick(w);
+
+	expect(w, "del", n, mt_region_del(n->r),
+	    n->parent == NULL ? ENOENT : 0);
+	n->parent = NULL;
+}
+
+static void
+change_move(struct world *w)
+{
+	struct node *n = pick(w);
+	mt_addr addr = t_below(&w->seed, 8) == 0 ? n->addr : pick_addr(w);
+
+	expect(w, "move", n, mt_region_move(n->r, addr),
+	    n->parent == NULL ? ENOENT : 0);
+	if (n->parent == NULL || addr == n->addr)
+		return;
+	n->addr = addr;
+	n->seq = ++w->seq;
+}
+
+static void
+change_size(struct world *w)
+{
+	struct node *n = pick(w);
+	mt_addr last = pick_last(w, n->kind);
+	bool too_large = mt_region_ptr(n->r) != NULL &&
+	    last > n->created_last;
+
+	expect(w, "resize", n, mt_region_resize(n->r, last),
+	    too_large ? EINVAL : 0);
+	if (!too_large)
+		n->last = last;
+}
+
+static void
+change_flag(struct world *w)
+{
+	struct node *n = pick(w);
+	bool val = t_below(&w->seed, 2) == 0;
+
+	switch (t_below(&w->seed, 5)) {
+	case 0:
+	case 1:
+		val = val || t_below(&w->seed, 2) == 0;
+		expect(w, "enable", n, mt_region_set_enabled(n->r, val), 0);
+		n->enabled = val;
+		break;
+	case 2:
+		expect(w, "readonly", n, mt_region_set_readonly(n->r, val),
+		    n->kind == MT_ROM && !val ? EINVAL : 0);
+		n->readonly = val;
+		break;
+	case 3:
+		expect(w, "nonvolatile", n,
+		    mt_region_set_nonvolatile(n->r, val), 0);
+		n->nonvolatile = val;
+		break;
+	case 4:
+		expect(w, "ROM mode", n, mt_region_set_rom_mode(n->r, val),
+		    n->kind == MT_ROM_DEVICE ? 0 : EINVAL);
+		n->rom_mode = n->kind == MT_ROM_DEVICE && val;
+		break;
+	}
+}
+
+static void
+change_alias(struct world *w)
+{
+	struct node *n = pick(w);
+	mt_addr off = pick_addr(w);
+
+	expect(w, "alias offset", n, mt_region_set_alias_offset(n->r, off),
+	    n->kind == MT_ALIAS ? 0 : EINVAL);
+	n->alias_off = off;
+}
+
+/* An alias right on top of a part of its target. */
+static void
+change_overlay(struct world *w)
+{
+	struct node *n = pick(w);
+	struct node *on = n->target;
+	mt_addr off;
+
+	if (on == NULL || on->parent == NULL || n->parent != NULL ||
+	    reaches(w, n, on->parent))
+		return;
+	off = t_below(&w->seed, MEMORY);
+	expect(w, "alias offset", n,
+	    mt_region_set_alias_offset(n->r, off), 0);
+	n->nonvolatile = t_below(&w->seed, 2) == 0;
+	expect(w, "nonvolatile", n,
+	    mt_region_set_nonvolatile(n->r, n->nonvolatile), 0);
+	expect(w, "overlay", n, mt_region_add(on->parent->r, n->r,
+	    on->addr + off, on->prio), 0);
+	n->alias_off = off;
+	n->parent = on->parent;
+	n->addr = on->addr + off;
+	n->prio = on->prio;
+	n->seq = ++w->seq;
+}
+
+/* Another region in place of one that nothing hangs on. */
+static void
+change_region(struct world *w)
+{
+	struct node *n = pick(w), *c;
+
+	for (c = w->node; c < w->node + NODES; c++)
+		if (c->r != NULL && (c->parent == n || c->target == n))
+			return;
+	if (n == w->root[0] || n == w->root[1])
+		return;
+	if (n->parent != NULL)
+		expect(w, "del", n, mt_region_del(n->r), 0);
+	mt_region_put(n->r);
+	n->r = NULL;
+	create(w, n, pick_kind(w));
+}
+
+static void
+change(struct world *w)
+{
+	static void (*const changes[])(struct world *) = {
+		change_add, change_add, change_add, change_del, change_move,
+		change_move, change_size, change_flag, change_flag,
+		change_alias, change_overlay, change_region,
+	};
+
+	changes[t_below(&w->seed, T_COUNT(changes))](w);
+}
+
+/* --- what is seen ------------------------------------------------------ */
+
+static bool
+same_section(const struct mt_section *a, const struct mt_section *b)
+{
+	return (a->range.first == b->range.first &&
+	    a->range.last == b->range.last && a->region == b->region &&
+	    a->off == b->off && a->flags == b->flags);
+}
+
+static bool
+agrees(const struct answer *a, const struct mt_section *sec, mt_addr addr)
+{
+	if (sec == NULL || addr < sec->range.first)
+		return (a->n == NULL);
+	return (a->n != NULL && a->n->r == sec->region &&
+	    a->off == sec->off + (addr - sec->range.first) &&
+	    a->flags == sec->flags);
+}
+
+static void
+check_byte(struct world *w, unsigned int s, const struct mt_view *v,
+    mt_addr addr)
+{
+	struct answer a = at(w, s, addr);
+	struct mt_section sec;
+	bool is = mt_view_next(v, addr, &sec);
+
+	if (!agrees(&a, is ? &sec : NULL, addr))
+		wrong(w, "space %u at %" PRIx64 ": expected %s+%" PRIx64
+		    " flags %x, got %s+%" PRIx64 " flags %x", s, addr,
+		    a.n != NULL ? mt_region_name(a.n->r) : "nothing", a.off,
+		    a.flags, is && sec.range.first <= addr ?
+		    mt_region_name(sec.region) : "nothing",
+		    is ? sec.off + (addr - sec.range.first) : 0,
+		    is ? sec.flags : 0);
+}
+
+static void
+check_told(struct world *w, unsigned int s, const struct mt_view *v)
+{
+	struct told *told = &w->told[s];
+	struct mt_section sec;
+	mt_addr next = 0;
+	size_t i;
+
+	if (told->wrong)
+		wrong(w, "space %u: told a del of what was not there", s);
+	if (told->n != mt_view_count(v))
+		wrong(w, "space %u: told of %zu sections, has %zu", s,
+		    told->n, mt_view_count(v));
+	while (mt_view_next(v, next, &sec)) {
+		for (i = 0; i < told->n; i++)
+			if (same_section(&told->sec[i], &sec))
+				break;
+		if (i == told->n)
+			wrong(w, "space %u: not told of %" PRIx64 "-%" PRIx64,
+			    s, sec.range.first, sec.range.last);
+		if ((next = sec.range.last + 1) == 0)
+			break;
+	}
+}
+
+static void
+check_view(struct world *w, unsigned int s)
+{
+	struct mt_view *v = mt_space_view(w->sp[s]);
+	struct mt_section sec, prev;
+	mt_addr next = 0, addr;
+	size_t n = 0;
+
+	while (!w->failed && mt_view_next(v, next, &sec)) {
+		if (sec.range.first < next || sec.range.last < sec.range.first)
+			wrong(w, "space %u: sections overlap", s);
+		if (n > 0 && prev.range.last + 1 == sec.range.first &&
+		    prev.region == sec.region && prev.flags == sec.flags &&
+		    prev.off + (sec.range.first - prev.range.first) == sec.off)
+			wrong(w, "space %u: neighbours are not merged at %"
+			    PRIx64, s, sec.range.first);
+		/* The windows are looked at below; here the edges. */
+		check_byte(w, s, v, sec.range.first);
+		check_byte(w, s, v, sec.range.last);
+		check_byte(w, s, v, sec.range.first - 1);
+		check_byte(w, s, v, sec.range.last + 1);
+		check_byte(w, s, v, sec.range.first +
+		    (sec.range.last - sec.range.first) / 2);
+		prev = sec;
+		n++;
+		if ((next = sec.range.last + 1) == 0)
+			break;
+	}
+	if (n != mt_view_count(v) && !w->failed)
+		wrong(w, "space %u: counted %zu of %zu", s, mt_view_count(v),
+		    n);
+	for (addr = 0; addr < WINDOW && !w->failed; addr++) {
+		check_byte(w, s, v, addr);
+		check_byte(w, s, v, MT_LAST_MAX - addr);
+	}
+	check_told(w, s, v);
+	mt_view_put(v);
+}
+
+static void
+told_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct told *told = arg;
+
+	(void)sp;
+	must(told->n < SECTIONS);
+	told->sec[told->n++] = *sec;
+}
+
+static void
+told_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct told *told = arg;
+	size_t i;
+
+	(void)sp;
+	for (i = 0; i < told->n; i++)
+		if (same_section(&told->sec[i], sec)) {
+			told->sec[i] = told->sec[--told->n];
+			return;
+		}
+	told->wrong = true;
+}
+
+/* --- accesses ---------------------------------------------------------- */
+
+static mt_addr
+pick_window(struct world *w)
+{
+	mt_addr near = t_below(&w->seed, WINDOW);
+
+	return (t_below(&w->seed, 4) == 0 ? MT_LAST_MAX - near : near);
+}
+
+/*
+ * How many bytes of an access are lost where it meets a hole: what a device
+ * without limits would be given in one step.
+ */
+static size_t
+hole_step(mt_addr addr, size_t len)
+{
+	size_t step = 4;
+
+	while (step > 1 && (step > len || (addr & (step - 1)) != 0))
+		step /= 2;
+	return (step);
+}
+
+/* What a read should give. */
+static enum mt_result
+model_read(struct world *w, unsigned int s, mt_addr addr, uint8_t *buf,
+    size_t len)
+{
+	enum mt_result res = MT_OK;
+	struct answer a;
+	size_t i, n;
+
+	memset(buf, 0, len);
+	for (i = 0; i < len; i += n) {
+		n = 1;
+		if (addr + i < addr)
+			return (MT_DECODE);
+		a = at(w, s, addr + i);
+		if (is_memory(&a))
+			buf[i] = a.n->memory[a.off];
+		else if (is_device(&a))
+			buf[i] = a.n->regs[a.off % MEMORY];
+		else
+			res = MT_DECODE;
+		if (a.n == NULL)
+			n = hole_step(addr + i, len - i);
+	}
+	return (res);
+}
+
+static enum mt_result
+model_write(struct world *w, unsigned int s, mt_addr addr,
+    const uint8_t *buf, size_t len)
+{
+	enum mt_result res = MT_OK;
+	struct answer a;
+	size_t i, n;
+
+	for (i = 0; i < len; i += n) {
+		n = 1;
+		if (addr + i < addr)
+			return (MT_DECODE);
+		a = at(w, s, addr + i);
+		if (is_writable_memory(&a))
+			a.n->memory[a.off] = buf[i];
+		else if (is_device(&a))
+			a.n->regs[a.off % MEMORY] = buf[i];
+		else
+			res = MT_DECODE;
+		if (a.n == NULL)
+			n = hole_step(addr + i, len - i);
+	}
+	return (res);
+}
+
+/* Is there a device behind read-only?  What its writes do is not promised. */
+static bool
+has_readonly_device(struct world *w, unsigned int s, mt_addr addr, size_t len)
+{
+	struct answer a;
+	size_t i;
+
+	for (i = 0; i < len; i++) {
+		a = at(w, s, addr + i);
+		if (is_device(&a) && (a.flags & MT_SECTION_READONLY) != 0)
+			return (true);
+	}
+	return (false);
+}
+
+static void
+check_read(struct world *w, unsigned int s, mt_addr addr, size_t len)
+{
+	enum mt_result res, expected;
+	uint8_t got[64], want[64];
+
+	res = mt_space_read(w->sp[s], addr, got, len, MT_ATTRS_NONE);
+	expected = model_read(w, s, addr, want, len);
+	if (res != expected || memcmp(got, want, len) != 0)
+		wrong(w, "space %u, read %" PRIx64 "/%zu: got %u %s, "
+		    "expected %u %s", s, addr, len, res, t_hex(got, len),
+		    expected, t_hex(want, len));
+}
+
+static void
+check_write(struct world *w, unsigned int s, mt_addr addr, size_t len)
+{
+	enum mt_result res, expected;
+	struct node *n;
+	uint8_t buf[64];
+	size_t i;
+
+	if (has_readonly_device(w, s, addr, len))
+		return;
+	for (i = 0; i < len; i++)
+		buf[i] = (uint8_t)t_random(&w->seed);
+	res = mt_space_write(w->sp[s], addr, buf, len, MT_ATTRS_NONE);
+	expected = model_write(w, s, addr, buf, len);
+	if (res != expected)
+		wrong(w, "space %u, write %" PRIx64 "/%zu: got %u, "
+		    "expected %u", s, addr, len, res, expected);
+	for (n = w->node; n < w->node + NODES; n++) {
+		if (memcmp(n->device, n->regs, MEMORY) != 0)
+			wrong(w, "space %u, write %" PRIx64 "/%zu: registers "
+			    "of %s", s, addr, len, mt_region_name(n->r));
+		if (mt_region_ptr(n->r) != NULL &&
+		    memcmp(mt_region_ptr(n->r), n->memory,
+		    (size_t)n->created_last + 1) != 0)
+			wrong(w, "space %u, write %" PRIx64 "/%zu: memory "
+			    "of %s", s, addr, len, mt_region_name(n->r));
+	}
+}
+
+static void
+check_valid(struct world *w, unsigned int s, mt_addr addr, size_t len,
+    bool is_write)
+{
+	bool expected = true;
+	struct answer a;
+	size_t i;
+
+	if (is_write && has_readonly_device(w, s, addr, len))
+		return;
+	for (i = 0; i < len && expected; i++) {
+		a = at(w, s, addr + i);
+		expected = addr + i >= addr && (is_device(&a) ||
+		    (is_write ? is_writable_memory(&a) : is_memory(&a)));
+	}
+	if (mt_space_valid(w->sp[s], addr, len, is_write, MT_ATTRS_NONE) !=
+	    expected)
+		wrong(w, "space %u, %s %" PRIx64 "/%zu is%s valid", s,
+		    is_write ? "write" : "read", addr, len,
+		    expected ? "" : " not");
+}
+
+static void
+check_find(struct world *w, unsigned int s, mt_addr addr, size_t len)
+{
+	struct mt_range range = { addr, addr + len - 1 };
+	struct mt_section got, want = { .region = NULL };
+	struct answer a;
+	mt_addr i;
+
+	if (range.last < addr)
+		range.last = MT_LAST_MAX;
+	for (i = range.first; i >= addr && i <= range.last; i++) {
+		a = at(w, s, i);
+		if (want.region == NULL && a.n != NULL)
+			want = (struct mt_section){ { i, i }, a.n->r, a.off,
+			    a.flags };
+		else if (want.region != NULL) {
+			if (!agrees(&a, &want, i))
+				break;
+			want.range.last = i;
+		}
+	}
+	if (mt_space_find(w->sp[s], range, &got) == -1) {
+		if (errno != ENOENT || want.region != NULL)
+			wrong(w, "space %u, find %" PRIx64 "-%" PRIx64
+			    ": got errno %d", s, addr, range.last, errno);
+		return;
+	}
+	if (!same_section(&got, &want))
+		wrong(w, "space %u, find %" PRIx64 "-%" PRIx64 ": got %"
+		    PRIx64 "-%" PRIx64 " %s", s, addr, range.last,
+		    got.range.first, got.range.last,
+		    mt_region_name(got.region));
+	mt_region_put(got.region);
+}
+
+static void
+check_map(struct world *w, unsigned int s, mt_addr addr, size_t len,
+    bool is_write)
+{
+	struct answer a = at(w, s, addr), b;
+	struct mt_mapping map;
+	uint8_t want[64];
+	size_t n;
+
+	if (mt_dma_map(w->sp[s], addr, len, is_write ? MT_DMA_WRITE :
+	    MT_DMA_READ, MT_ATTRS_NONE, &map) == -1) {
+		if (errno != EFAULT ||
+		    (a.n != NULL && a.n->kind != MT_RESERVED))
+			wrong(w, "space %u, map %" PRIx64 "/%zu: got errno %d",
+			    s, addr, len, errno);
+		return;
+	}
+	if (a.n == NULL || a.n->kind == MT_RESERVED)
+		wrong(w, "space %u, map %" PRIx64 ": nothing to map", s, addr);
+	else if (is_write ? is_writable_memory(&a) : is_memory(&a)) {
+		for (n = 1; n < len && addr + n >= addr; n++) {
+			b = at(w, s, addr + n);
+			if (b.n != a.n || b.off != a.off + n || (is_write ?
+			    !is_writable_memory(&b) : !is_memory(&b)))
+				break;
+		}
+		if (map.bounced || map.len != n ||
+		    map.ptr != (uint8_t *)mt_region_ptr(a.n->r) + a.off)
+			wrong(w, "space %u, map %" PRIx64 "/%zu: got %zu, "
+			    "expected %zu in place", s, addr, len, map.len,
+			    n);
+	} else {
+		if (!map.bounced || map.len > len || map.len == 0)
+			wrong(w, "space %u, map %" PRIx64 "/%zu: got %zu",
+			    s, addr, len, map.len);
+		if (is_device(&a) && map.len != (addr + len - 1 < addr ?
+		    (size_t)(MT_LAST_MAX - addr) + 1 : len))
+			wrong(w, "space %u, map %" PRIx64 "/%zu: a device is "
+			    "cut to %zu", s, addr, len, map.len);
+		if (!is_write && (map.result != model_read(w, s, addr, want,
+		    map.len) || memcmp(map.ptr, want, map.len) != 0))
+			wrong(w, "space %u, map %" PRIx64 "/%zu: filled with "
+			    "%s", s, addr, len, t_hex(map.ptr, map.len));
+	}
+	if (mt_dma_unmap(&map, 0) == -1)
+		wrong(w, "space %u, unmap %" PRIx64 "/%zu", s, addr, len);
+}
+
+static void
+check_accesses(struct world *w, unsigned int s)
+{
+	unsigned int i;
+	bool is_write;
+	mt_addr addr;
+	size_t len;
+
+	for (i = 0; i < 24 && !w->failed; i++) {
+		addr = pick_window(w);
+		len = 1 + t_below(&w->seed, 64);
+		is_write = t_below(&w->seed, 2) == 0;
+		switch (t_below(&w->seed, 5)) {
+		case 0:
+			check_read(w, s, addr, len);
+			break;
+		case 1:
+			check_write(w, s, addr, len);
+			break;
+		case 2:
+			check_valid(w, s, addr, len % 8 + 1, is_write);
+			break;
+		case 3:
+			check_find(w, s, addr, len);
+			break;
+		case 4:
+			check_map(w, s, addr, len, is_write);
+			break;
+		}
+	}
+}
+
+/* --- worlds ------------------------------------------------------------ */
+
+static void
+begin_world(struct world *w, uint64_t seed)
+{
+	unsigned int s, i;
+
+	memset(w, 0, sizeof(*w));
+	w->seed = seed;
+	w->t = t_topology();
+	create(w, &w->node[0], MT_CONTAINER);
+	must(mt_region_resize(w->node[0].r, MT_LAST_MAX) == 0);
+	w->node[0].last = MT_LAST_MAX;
+	for (i = 1; i < NODES; i++)
+		create(w, &w->node[i], pick_kind(w));
+	for (s = 0; s < SPACES; s++) {
+		w->root[s] = s == 0 ? &w->node[0] : pick(w);
+		w->sp[s] = t_space(w->root[s]->r);
+		w->listener[s] = (struct mt_listener){ .arg = &w->told[s],
+		    .add = told_add, .del = told_del };
+		must(mt_listener_register(w->sp[s], &w->listener[s]) == 0);
+	}
+	/* Something to begin with. */
+	must(mt_topology_begin(w->t) == 0);
+	for (i = 0; i < 2 * NODES; i++)
+		change_add(w);
+	must(mt_topology_commit(w->t) == 0);
+}
+
+static void
+end_world(struct world *w)
+{
+	unsigned int s;
+	size_t i;
+
+	for (s = 0; s < SPACES; s++) {
+		must(mt_listener_unregister(&w->listener[s]) == 0);
+		if (w->told[s].n != 0 || w->told[s].wrong)
+			wrong(w, "space %u: %zu sections were not told to go",
+			    s, w->told[s].n);
+		must(mt_space_destroy(w->sp[s]) == 0);
+	}
+	for (i = 0; i < NODES; i++)
+		mt_region_put(w->node[i].r);
+	if (mt_topology_destroy(w->t) == -1)
+		wrong(w, "the topology has something left: errno %d", errno);
+}
+
+static bool
+run_world(uint64_t seed)
+{
+	static struct world w;
+	unsigned int i, n, s;
+
+	begin_world(&w, seed);
+	for (i = 0; i < CHANGES && !w.failed; i++) {
+		for (s = 0; s < SPACES && !w.failed; s++) {
+			check_view(&w, s);
+			check_accesses(&w, s);
+		}
+		n = t_below(&w.seed, 3) == 0 ? 1 + t_below(&w.seed, 6) : 0;
+		if (n == 0) {
+			change(&w);
+			continue;
+		}
+		must(mt_topology_begin(w.t) == 0);
+		while (n-- > 0)
+			change(&w);
+		must(mt_topology_commit(w.t) == 0);
+	}
+	if (!w.failed)
+		end_world(&w);
+	return (!w.failed);
+}
+
+int
+main(void)
+{
+	uint64_t seed = t_env("T_SEED",
+	    (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid());
+	uint64_t count = t_env("T_COUNT", T_TSAN || T_ASAN ? 100 : 600), i;
+
+	diag("T_SEED=%" PRIu64 " T_COUNT=%" PRIu64, seed, count);
+	for (i = 0; i < count; i++)
+		if (!run_world(seed + i))
+			break;
+	if (i < count)
+		diag("again: T_SEED=%" PRIu64 " T_COUNT=1", seed + i);
+	is_int(i, count, "random trees look as they should, byte by byte");
+	return (done());
+}
