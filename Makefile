@@ -81,6 +81,7 @@ VD_SRCS		= \
 	libvfudma/pci.c \
 	libvfudma/pci-cap.c \
 	libvfudma/server.c \
+	libvfudma/server-cmd.c \
 	libvfudma/server-region.c \
 	libvfudma/sock.c \
 	libvfudma/wire.c
@@ -250,10 +251,12 @@ install: lib
 	install -m 644 $(MT_HDRS) $(DESTDIR)$(INCLUDEDIR)/libmemtree
 	install -m 644 $(VD_HDRS) $(DESTDIR)$(INCLUDEDIR)/libvfudma
 	install -m 644 $(MT_LIB) $(VD_LIB) $(DESTDIR)$(LIBDIR)
-	$(pc) -e 's|@REQUIRES@|$(MT_PKGS)|' libmemtree/libmemtree.pc.in \
-	    >$(DESTDIR)$(LIBDIR)/pkgconfig/libmemtree.pc
-	$(pc) -e 's|@REQUIRES@|$(VD_PKGS)|' libvfudma/libvfudma.pc.in \
-	    >$(DESTDIR)$(LIBDIR)/pkgconfig/libvfudma.pc
+	$(pc) -e 's|@REQUIRES@|$(MT_PKGS)|' libmemtree/libmemtree.pc.in | \
+	    install -m 644 /dev/stdin \
+	    $(DESTDIR)$(LIBDIR)/pkgconfig/libmemtree.pc
+	$(pc) -e 's|@REQUIRES@|$(VD_PKGS)|' libvfudma/libvfudma.pc.in | \
+	    install -m 644 /dev/stdin \
+	    $(DESTDIR)$(LIBDIR)/pkgconfig/libvfudma.pc
 	install -m 644 $(MAN3) $(DESTDIR)$(MANDIR)/man3
 	man3/mlinks | while read -r page name; do \
 		ln -sf $$page.3 $(DESTDIR)$(MANDIR)/man3/$$name.3 || exit 1; \

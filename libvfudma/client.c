@@ -29,7 +29,8 @@
 	(sizeof(struct vd_region_info) + sizeof(struct vd_cap_sparse) +	\
 	    (areas) * sizeof(struct vd_area))
 #define INFO_MAX		4096u
-#define INFO_MAX_AREAS		((INFO_MAX - INFO_SIZE(0)) / sizeof(struct vd_area))
+#define INFO_MAX_AREAS							\
+	((INFO_MAX - INFO_SIZE(0)) / sizeof(struct vd_area))
 
 /* Belongs to one thread at a time; limits are set once, when it connects. */
 struct vd_client {

@@ -146,7 +146,7 @@ let_go(struct vd__dma *d, struct entry *e, unsigned int unmap)
 
 /* --- map ----------------------------------------------------------------- */
 
-/* What the start and length of a mapping of this file have to be multiples of. */
+/* A mapping of this file starts at a multiple of this, and is one long. */
 static uint64_t
 granule(int fd, const struct stat *st)
 {

@@ -129,7 +129,7 @@ bool	vd__sock_trusted(int fd);
 /* A message that was received. */
 struct vd__msg {
 	struct vd_hdr hdr;
-	const uint8_t *data;	/* payload, any alignment; see vd__conn_next() */
+	const uint8_t *data;	/* payload, unaligned; see vd__conn_next() */
 	size_t len;
 	int fds[VD_MAX_FDS];	/* ours: set to -1 what is kept */
 	size_t nfds;
@@ -464,10 +464,19 @@ struct vd_server {
 
 void	vd__log(struct vd_server *s, int level, const char *fmt, ...)
 	    __attribute__((format(printf, 3, 4)));
+/* Have vd_server_fd() become readable in ms; with 0 take that back. */
+void	vd__server_set_timer(struct vd_server *s, int ms);
 /* DEVICE_RESET, an FLR, a lost client: all parts, then ops->reset. */
 void	vd__server_reset(struct vd_server *s, enum vd_reset why);
 
-/* --- server-region.c ----------------------------------------------------- */
+/* --- server-cmd.c -------------------------------------------------------- */
+
+/*
+ * See to one message of the client, whose payload and fds stay the caller's:
+ * answer it, or park it in s->parked.  Returns 0, or -1 with errno set if the
+ * connection has to end.
+ */
+int	vd__server_serve(struct vd_server *s, struct vd__msg *m);
 
 /*
  * What a handler puts together; sent as one message, and only if the handler
@@ -480,6 +489,8 @@ struct vd__reply {
 	size_t data_len;
 	int fd;					/* lent; -1: none */
 };
+
+/* --- server-region.c ----------------------------------------------------- */
 
 /* Handlers: 0, or a positive errno. */
 int	vd__region_info(struct vd_server *s, struct vd__msg *m,

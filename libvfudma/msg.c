@@ -70,7 +70,7 @@ struct vd__conn {
 	uint64_t in_pos;		/* stream offset of in[in_start] */
 	struct held held[2 * VD_MAX_FDS];
 	size_t nheld;
-	uint64_t lost_end[2];		/* as held.end, of those that are lost */
+	uint64_t lost_end[2];		/* as held.end, of what is lost */
 
 	uint8_t *out;
 	size_t out_size;
@@ -647,7 +647,7 @@ receive(struct vd__conn *c, struct call *call, struct vd__msg *reply)
 	return (1);
 }
 
-/* See to all that is there; a peer that never stops talking gets no more time. */
+/* See to all that is there; who never stops talking gets no more time. */
 static int
 catch_up(struct vd__conn *c, int64_t deadline)
 {

@@ -2,7 +2,7 @@
 /* Copyright (c) 2026 The memtree authors */
 
 /*
- * A server: its sockets and its one client, and who answers which command.
+ * A server: its sockets, its one client, and its runs.
  *
  * Nothing here waits.  The epoll descriptor is readable while there is
  * something to do: settle() keeps what it watches in step with what the next
@@ -16,7 +16,6 @@
 #include <sys/timerfd.h>
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,12 +28,9 @@
 
 #define DEF_DMA_REGIONS		65535
 #define DEF_QUEUED		(4u << 20)
-#define RUN_MAX			64	/* commands in one vd_server_run_all() */
+#define RUN_MAX			64	/* commands a vd_server_run_all() */
 #define VERSION_MS		5000	/* for a new client to say VERSION */
 #define BACKOFF_MS		1000	/* no descriptors: try again later */
-
-/* A handler's answer besides 0 and an errno: the reply comes later. */
-#define PARKED			(-1)
 
 void
 vd__log(struct vd_server *s, int level, const char *fmt, ...)
@@ -65,9 +61,8 @@ now_ms(void)
 	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
 }
 
-/* Have the poll descriptor become readable in ms; not at all with 0. */
-static void
-set_timer(struct vd_server *s, int ms)
+void
+vd__server_set_timer(struct vd_server *s, int ms)
 {
 	struct itimerspec it = { 0 };
 
@@ -133,7 +128,7 @@ drop_client(struct vd_server *s, const char *why)
 	s->drop = false;
 	s->parked.active = false;
 	if (s->until != 0)
-		set_timer(s, 0);
+		vd__server_set_timer(s, 0);
 	if (!s->connected)
 		return;
 	vd__irq_disconnect(s);
@@ -181,7 +176,7 @@ accept_client(struct vd_server *s)
 	if (s->until != 0) {
 		if (now_ms() < s->until)
 			return (0);
-		set_timer(s, 0);
+		vd__server_set_timer(s, 0);
 	}
 	/* What the last one left behind when there was no memory. */
 	if (vd__dma_clear(s) == -1)
@@ -199,7 +194,7 @@ accept_client(struct vd_server *s)
 		case ENOMEM:
 			vd__log(s, LOG_ERR, "cannot accept a client: %s",
 			    strerror(errno));
-			set_timer(s, BACKOFF_MS);
+			vd__server_set_timer(s, BACKOFF_MS);
 			return (0);
 		}
 		return (-1);
@@ -213,233 +208,8 @@ accept_client(struct vd_server *s)
 		vd__close(fd);
 		return (-1);
 	}
-	set_timer(s, s->version_ms);
+	vd__server_set_timer(s, s->version_ms);
 	return (1);
-}
-
-/* --- commands ------------------------------------------------------------ */
-
-static int
-device_info(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	struct vd_device_info info;
-	int err;
-
-	(void)s;
-	if ((err = vd__wire_device_info(m->data, m->len, &info)) != 0)
-		return (err);
-	info.argsz = sizeof(info);
-	info.flags = VD_DEVICE_RESETTABLE | VD_DEVICE_PCI;
-	info.num_regions = VD_NUM_REGIONS;
-	info.num_irqs = VD_NUM_IRQS;
-	memcpy(r->head, &info, sizeof(info));
-	r->head_len = sizeof(info);
-	return (0);
-}
-
-static int
-irq_info(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	struct vd_irq_info info;
-	int err;
-
-	if ((err = vd__wire_irq_info(m->data, m->len, &info)) != 0 ||
-	    (err = vd__irq_info(s, &info)) != 0)
-		return (err);
-	info.argsz = sizeof(info);
-	memcpy(r->head, &info, sizeof(info));
-	r->head_len = sizeof(info);
-	return (0);
-}
-
-static int
-set_irqs(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	struct vd_irq_set set;
-	const uint8_t *data;
-	size_t len;
-	int err;
-
-	(void)r;
-	if ((err = vd__wire_irq_set(m->data, m->len, &set, &data, &len)) != 0)
-		return (err);
-	return (vd__irq_set(s, &set, data, len, m->fds, m->nfds));
-}
-
-static int
-dma_map(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	struct vd_dma_map dm;
-	int err;
-
-	(void)r;
-	if ((err = vd__wire_dma_map(m->data, m->len, &dm)) != 0)
-		return (err);
-	return (vd__dma_map(s, &dm, m->fds, m->nfds));
-}
-
-static int
-dma_unmap(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	struct vd__parked *p = &s->parked;
-	int err;
-
-	(void)r;
-	if ((err = vd__wire_dma_unmap(m->data, m->len, &p->unmap)) != 0 ||
-	    (err = vd__dma_unmap(s, &p->unmap, &p->waiting)) != 0)
-		return (err);
-	p->unmap.argsz = sizeof(p->unmap);
-	p->hdr = m->hdr;
-	p->active = true;
-	return (PARKED);
-}
-
-static int
-device_reset(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	(void)m;
-	(void)r;
-	vd__server_reset(s, VD_RESET_DEVICE);
-	return (0);
-}
-
-/* What exists in the protocol, but not here. */
-static int
-unsupported(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	(void)s;
-	(void)m;
-	(void)r;
-	return (ENOTSUP);
-}
-
-/* What a client never sends, or not now. */
-static int
-misplaced(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	(void)s;
-	(void)m;
-	(void)r;
-	return (EINVAL);
-}
-
-static const struct {
-	const char *name;
-	int (*fn)(struct vd_server *s, struct vd__msg *m, struct vd__reply *r);
-} commands[] = {
-	[VD_CMD_VERSION] = { "VERSION", misplaced },
-	[VD_CMD_DMA_MAP] = { "DMA_MAP", dma_map },
-	[VD_CMD_DMA_UNMAP] = { "DMA_UNMAP", dma_unmap },
-	[VD_CMD_DEVICE_GET_INFO] = { "DEVICE_GET_INFO", device_info },
-	[VD_CMD_DEVICE_GET_REGION_INFO] = { "DEVICE_GET_REGION_INFO",
-	    vd__region_info },
-	[VD_CMD_DEVICE_GET_REGION_IO_FDS] = { "DEVICE_GET_REGION_IO_FDS",
-	    vd__region_io_fds },
-	[VD_CMD_DEVICE_GET_IRQ_INFO] = { "DEVICE_GET_IRQ_INFO", irq_info },
-	[VD_CMD_DEVICE_SET_IRQS] = { "DEVICE_SET_IRQS", set_irqs },
-	[VD_CMD_REGION_READ] = { "REGION_READ", vd__region_read },
-	[VD_CMD_REGION_WRITE] = { "REGION_WRITE", vd__region_write },
-	[VD_CMD_DMA_READ] = { "DMA_READ", misplaced },
-	[VD_CMD_DMA_WRITE] = { "DMA_WRITE", misplaced },
-	[VD_CMD_DEVICE_RESET] = { "DEVICE_RESET", device_reset },
-	[14] = { "DIRTY_PAGES", unsupported },	/* withdrawn */
-	[VD_CMD_REGION_WRITE_MULTI] = { "REGION_WRITE_MULTI",
-	    vd__region_write_multi },
-	[VD_CMD_DEVICE_FEATURE] = { "DEVICE_FEATURE", unsupported },
-	[VD_CMD_MIG_DATA_READ] = { "MIG_DATA_READ", unsupported },
-	[VD_CMD_MIG_DATA_WRITE] = { "MIG_DATA_WRITE", unsupported },
-};
-
-#define NUM_COMMANDS	(sizeof(commands) / sizeof(commands[0]))
-
-/* Send what a handler has put together. */
-static int
-send_reply(struct vd_server *s, const struct vd_hdr *req,
-    const struct vd__reply *r)
-{
-	struct iovec iov[2];
-
-	iov[0].iov_base = (void *)(uintptr_t)r->head;	/* only read */
-	iov[0].iov_len = r->head_len;
-	iov[1].iov_base = (void *)(uintptr_t)r->data;
-	iov[1].iov_len = r->data_len;
-	return (vd__conn_reply(s->conn, req, iov, r->data_len > 0 ? 2 : 1,
-	    &r->fd, r->fd != -1));
-}
-
-/* The first message of a client; -1 if the connection has to end. */
-static int
-negotiate(struct vd_server *s, struct vd__msg *m)
-{
-	uint8_t buf[VD__VERSION_MAX];
-	char why[VD__WHY_MAX] = "the first message is not VERSION";
-	struct iovec iov = { .iov_base = buf };
-	int err = EINVAL;
-
-	if (m->hdr.cmd == VD_CMD_VERSION)
-		err = vd__negotiate_server(m, &s->limits, &s->peer,
-		    &s->minor, buf, &iov.iov_len, why);
-	if (err != 0) {
-		vd__log(s, LOG_WARNING, "client refused: %s", why);
-		vd__conn_error(s->conn, &m->hdr, err);
-		errno = EPROTONOSUPPORT;
-		return (-1);
-	}
-	if (vd__conn_reply(s->conn, &m->hdr, &iov, 1, NULL, 0) == -1)
-		return (-1);
-	if (s->until != 0)
-		set_timer(s, 0);
-	s->connected = true;
-	vd__log(s, LOG_INFO, "client connected, version %d.%u",
-	    VD_PROTO_MAJOR, s->minor);
-	if (s->ops->connected != NULL)
-		s->ops->connected(s->arg);
-	return (0);
-}
-
-/* Execute a command and answer it; -1 if the connection has to end. */
-static int
-command(struct vd_server *s, struct vd__msg *m)
-{
-	struct vd__reply r = { .fd = -1 };
-	const char *name = "unknown command";
-	int err = ENOSYS;
-
-	if (m->hdr.flags & VD_ERROR)
-		err = EINVAL;
-	else if (m->fds_lost)
-		err = EMFILE;
-	else if (m->hdr.cmd < NUM_COMMANDS &&
-	    commands[m->hdr.cmd].fn != NULL) {
-		name = commands[m->hdr.cmd].name;
-		err = commands[m->hdr.cmd].fn(s, m, &r);
-	}
-	if (err == PARKED)
-		return (0);
-	if (err == 0)
-		return (send_reply(s, &m->hdr, &r));
-	vd__log(s, LOG_DEBUG, "%s (%u) failed: %s", name, m->hdr.cmd,
-	    strerror(err));
-	return (vd__conn_error(s->conn, &m->hdr, err));
-}
-
-/* See to one message; -1 if the connection has to end. */
-static int
-serve(struct vd_server *s, struct vd__msg *m)
-{
-	switch (m->hdr.flags & VD_TYPE_MASK) {
-	case VD_TYPE_COMMAND:
-		return (s->connected ? command(s, m) : negotiate(s, m));
-	case VD_TYPE_REPLY:
-		vd__log(s, LOG_WARNING, "a reply that nobody asked for");
-		break;
-	default:
-		vd__log(s, LOG_WARNING, "a message of unknown type %#x",
-		    m->hdr.flags & VD_TYPE_MASK);
-		break;
-	}
-	errno = EPROTO;
-	return (-1);
 }
 
 /* --- running ------------------------------------------------------------- */
@@ -516,7 +286,7 @@ step(struct vd_server *s)
 			return (lose(s, "no VERSION in time"));
 		return (0);
 	}
-	rv = serve(s, &m);
+	rv = vd__server_serve(s, &m);
 	vd__msg_close(&m);
 	if (rv == -1)
 		return (lose(s, why_lost(errno)));
@@ -704,6 +474,7 @@ vd_server_listen(struct vd_server *s, const char *path)
 	}
 	if (lstat(path, &st) == -1 || start_listening(s, fd) == -1) {
 		vd__close(fd);
+		unlink(path);
 		free(copy);
 		return (-1);
 	}
