@@ -15,8 +15,8 @@ extern "C" {
  * sends waits for its reply, and serves nothing else meanwhile.
  *
  * A client belongs to one thread at a time.  All calls that send fail with
- * ETIMEDOUT if the reply takes too long, with ENOTCONN once the server is
- * gone, with EPROTO if it breaks the protocol (the connection is closed then),
+ * ETIMEDOUT if the reply takes too long (the connection goes on), with ENOTCONN
+ * once the server is gone, with EPROTO if it breaks the protocol (the connection is closed then),
  * and otherwise with the errno that the server answered.
  */
 struct vd_client;
@@ -25,7 +25,7 @@ struct vd_client;
 
 /*
  * Connect to the server at path, or over a connected socket, and agree on a
- * version.
+ * version.  vd_client_destroy() ignores NULL.
  *
  * Owns:    the caller, until vd_client_destroy(); takes fd over if it succeeds.
  * Returns: the client, or NULL with errno set.
@@ -127,8 +127,8 @@ int	vd_client_dma_unmap(struct vd_client *c, uint64_t iova, uint64_t len);
  * with fds NULL, or the whole kind with count 0.
  *
  * Owns:    fds stay the caller's.
- * Returns: 0, or -1 with errno set.
- * Errors:  EINVAL, and as above.
+ * Returns: 0, or -1 with errno set; then some may be connected.
+ * Errors:  EINVAL, ENOTSUP (the server takes no descriptors), and as above.
  * Since:   0.1
  */
 int	vd_client_set_eventfds(struct vd_client *c, enum vd_irq index,

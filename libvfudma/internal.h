@@ -59,8 +59,6 @@ int	vd__wire_device_info(const void *p, size_t len,
 	    struct vd_device_info *info);
 int	vd__wire_region_info(const void *p, size_t len,
 	    struct vd_region_info *info);
-int	vd__wire_region_io_fds(const void *p, size_t len,
-	    struct vd_region_io_fds *io);
 int	vd__wire_irq_info(const void *p, size_t len, struct vd_irq_info *info);
 int	vd__wire_irq_set(const void *p, size_t len, struct vd_irq_set *set,
 	    const uint8_t **data, size_t *data_len);
@@ -494,8 +492,6 @@ struct vd__reply {
 
 /* Handlers: 0, or a positive errno. */
 int	vd__region_info(struct vd_server *s, struct vd__msg *m,
-	    struct vd__reply *r);
-int	vd__region_io_fds(struct vd_server *s, struct vd__msg *m,
 	    struct vd__reply *r);
 int	vd__region_read(struct vd_server *s, struct vd__msg *m,
 	    struct vd__reply *r);

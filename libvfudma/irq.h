@@ -24,8 +24,11 @@ enum vd_irq vd_irq_mode(struct vd_server *s);
 /*
  * Signal one interrupt: an MSI-X or MSI vector, ERR or REQ (vector 0).  A
  * masked MSI-X or MSI vector becomes pending, and is signalled when the guest
- * unmasks it.  One that the guest has not enabled, or that the client has not
- * connected to an eventfd, is dropped, as on a real bus.
+ * unmasks it.  An entry of the MSI-X table masks its vector only once it has
+ * been written since the reset: clients like QEMU keep the table to themselves,
+ * and connect the vectors that are unmasked.  A vector that the guest has not
+ * enabled, or that the client has not connected to an eventfd, is dropped, as
+ * on a real bus.
  *
  * Context: any thread; never blocks.
  * Returns: 0, or -1 with errno set.
@@ -38,7 +41,8 @@ int	vd_irq_trigger(struct vd_server *s, enum vd_irq index,
 /*
  * Set the level of the INTx pin.  The client's eventfd is signalled when it
  * rises, and again after the client has unmasked it if it is still high; not
- * while the guest has set interrupt disable in its command register.
+ * while the guest has set interrupt disable in its command register, or has
+ * enabled MSI or MSI-X.
  *
  * Context: any thread; never blocks.
  * Returns: 0, or -1 with errno set.

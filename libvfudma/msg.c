@@ -629,6 +629,9 @@ receive(struct vd__conn *c, struct call *call, struct vd__msg *reply)
 		return (rv);
 	if ((m.hdr.flags & VD_TYPE_MASK) == VD_TYPE_COMMAND) {
 		vd__msg_close(&m);
+		/* A peer that asks and asks, and never reads the answers. */
+		if (vd__conn_queued(c) > 2 * VD_MAX_MSG_SIZE)
+			return (broken(c, EPROTO));
 		return (vd__conn_error(c, &m.hdr, ENOSYS) == -1 ? -1 : 2);
 	}
 	its = find_call(c, m.hdr.id);

@@ -129,7 +129,7 @@ static const struct {
 	[VD_CMD_DEVICE_GET_REGION_INFO] = { "DEVICE_GET_REGION_INFO",
 	    vd__region_info },
 	[VD_CMD_DEVICE_GET_REGION_IO_FDS] = { "DEVICE_GET_REGION_IO_FDS",
-	    vd__region_io_fds },
+	    unsupported },
 	[VD_CMD_DEVICE_GET_IRQ_INFO] = { "DEVICE_GET_IRQ_INFO", irq_info },
 	[VD_CMD_DEVICE_SET_IRQS] = { "DEVICE_SET_IRQS", set_irqs },
 	[VD_CMD_REGION_READ] = { "REGION_READ", vd__region_read },

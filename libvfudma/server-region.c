@@ -57,23 +57,6 @@ vd__region_info(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 	return (0);
 }
 
-/* No region has descriptors to write to instead of sending messages. */
-int
-vd__region_io_fds(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
-{
-	struct vd_region_io_fds io;
-	int err;
-
-	if ((err = vd__wire_region_io_fds(m->data, m->len, &io)) != 0)
-		return (err);
-	if (region_size(s, io.index) == 0)
-		return (EINVAL);
-	io.argsz = sizeof(io);
-	memcpy(r->head, &io, sizeof(io));
-	r->head_len = sizeof(io);
-	return (0);
-}
-
 static int
 result_errno(enum mt_result res)
 {

@@ -82,8 +82,7 @@ void
 vd__server_reset(struct vd_server *s, enum vd_reset why)
 {
 	vd__irq_reset(s);
-	vd__pci_reset(s);
-	vd__dma_set_master(s, false);
+	vd__pci_reset(s);		/* and with it, bus mastering */
 	if (s->ops->reset != NULL)
 		s->ops->reset(s->arg, why);
 }

@@ -64,7 +64,7 @@ struct vd_server_limits {
 
 /*
  * Create a server for a device of topology t: its DMA space, and the spaces
- * of its BARs, live there.  ops must stay as long as the server.
+ * of its BARs, live there.  ops, unless NULL, must stay as long as the server.
  *
  * Owns:    the caller, until vd_server_destroy(); t must outlive it.
  * Returns: the server, or NULL with errno set.
@@ -99,7 +99,8 @@ int	vd_server_listen(struct vd_server *s, const char *path);
 void	vd_server_set_any_user(struct vd_server *s, bool any_user);
 
 /*
- * Serve a listening socket that somebody else made, or one connected client.
+ * Serve a listening socket that somebody else made, or one connected client,
+ * whose credentials are not looked at.
  *
  * Owns:    takes fd over if it succeeds; it is made non-blocking.
  * Returns: 0, or -1 with errno set.
@@ -123,12 +124,14 @@ int	vd_server_fd(const struct vd_server *s);
  * command.  vd_server_run_all() goes on until nothing is left to do, or 64
  * commands are done.  When either returns, the replies to what was done have
  * been sent, or wait for room in the socket.  A client that is lost, or that
- * breaks the protocol, is dropped, and the server waits for the next.
+ * breaks the protocol, or that has not agreed on a version 5 seconds after it
+ * was accepted, is dropped, and the server waits for the next.  The device is
+ * told of a loss by reset, dma_unmap for each range, disconnected.
  *
  * Returns: 1 if something was done (call again), 0 if not, or -1 with errno
  *          set if the server cannot go on.
  * Errors:  ENOTCONN (its client is gone, and it has no listening socket),
- *          ENOMEM, and those of accept4(2) that concern the listening socket.
+ *          EDEADLK (called from a callback of this server), ENOMEM, and those of accept4(2) that concern the listening socket.
  * Since:   0.1
  */
 int	vd_server_run(struct vd_server *s);

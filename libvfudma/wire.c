@@ -140,16 +140,6 @@ vd__wire_region_info(const void *p, size_t len, struct vd_region_info *info)
 }
 
 int
-vd__wire_region_io_fds(const void *p, size_t len, struct vd_region_io_fds *io)
-{
-	if (get(io, sizeof(*io), p, len) != 0 || io->argsz < sizeof(*io) ||
-	    io->argsz > ARGSZ_MAX || io->flags != 0 || io->count != 0 ||
-	    io->index >= VD_NUM_REGIONS)
-		return (EINVAL);
-	return (0);
-}
-
-int
 vd__wire_irq_info(const void *p, size_t len, struct vd_irq_info *info)
 {
 	if (get(info, sizeof(*info), p, len) != 0 ||

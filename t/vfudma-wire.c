@@ -44,7 +44,6 @@ parse(enum vd_cmd cmd, const void *p, size_t len)
 		struct vd_dma_unmap unmap;
 		struct vd_device_info device;
 		struct vd_region_info region;
-		struct vd_region_io_fds io;
 		struct vd_irq_info irq;
 		struct vd_irq_set set;
 		struct vd_region_access access;
@@ -66,8 +65,6 @@ parse(enum vd_cmd cmd, const void *p, size_t len)
 		return (vd__wire_device_info(p, len, &u.device));
 	case VD_CMD_DEVICE_GET_REGION_INFO:
 		return (vd__wire_region_info(p, len, &u.region));
-	case VD_CMD_DEVICE_GET_REGION_IO_FDS:
-		return (vd__wire_region_io_fds(p, len, &u.io));
 	case VD_CMD_DEVICE_GET_IRQ_INFO:
 		return (vd__wire_irq_info(p, len, &u.irq));
 	case VD_CMD_DEVICE_SET_IRQS:
@@ -116,7 +113,6 @@ test_prefixes(void)
 	const struct vd_dma_unmap unmap = { 24, 0, 0x1000, 0x1000 };
 	const struct vd_device_info device = { .argsz = 16 };
 	const struct vd_region_info region = { .argsz = 32, .index = 8 };
-	const struct vd_region_io_fds io = { .argsz = 16 };
 	const struct vd_irq_info irq = { .argsz = 16, .index = 4 };
 	struct { struct vd_irq_set s; uint8_t b[4]; } set =
 	    { { 24, 0x22, 2, 0, 4 }, { 1, 0, 1, 0 } };
@@ -130,7 +126,6 @@ test_prefixes(void)
 	try(VD_CMD_DMA_UNMAP, &unmap, sizeof(unmap), 24, "DMA_UNMAP");
 	try(VD_CMD_DEVICE_GET_INFO, &device, 16, 16, "GET_INFO");
 	try(VD_CMD_DEVICE_GET_REGION_INFO, &region, 32, 32, "REGION_INFO");
-	try(VD_CMD_DEVICE_GET_REGION_IO_FDS, &io, 16, 16, "REGION_IO_FDS");
 	try(VD_CMD_DEVICE_GET_IRQ_INFO, &irq, 16, 16, "GET_IRQ_INFO");
 	try(VD_CMD_DEVICE_SET_IRQS, &set, 24, 20, "SET_IRQS");
 	try(VD_CMD_REGION_READ, &access, 16, 16, "REGION_READ");
