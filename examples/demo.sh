@@ -49,7 +49,10 @@ pid=$!
 # It says one line when it listens.
 tries=0
 until [ -s "$dir/out" ] && [ -S "$socket" ]; do
-	kill -0 "$pid" 2>/dev/null || { cat "$dir/out" >&2; die "no controller"; }
+	if ! kill -0 "$pid" 2>/dev/null; then
+		cat "$dir/out" >&2
+		die "the controller did not start"
+	fi
 	tries=$((tries + 1))
 	[ "$tries" -lt 100 ] || die "the controller does not listen"
 	sleep 0.1

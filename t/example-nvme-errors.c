@@ -16,18 +16,20 @@ static uint64_t seed;
 
 /* --- queues --------------------------------------------------------------- */
 
-static void
-test_create(struct host *h)
-{
-	struct nvme_cmd cmd = { .opcode = NVME_ADM_CREATE_CQ,
-	    .prp1 = IOVA + CQ_OFF(2), .cdw10 = 15 << 16 | 2, .cdw11 = 1 };
-	struct nvme_cmd bad;
-
+/* cmd with one member changed. */
 #define try_bad(member, val, want, ...)	do {				\
 	bad = cmd;							\
 	bad.member = (val);						\
 	is_status(command(h, 0, bad), want, __VA_ARGS__);		\
 } while (0)
+
+static void
+test_create_cq(struct host *h)
+{
+	struct nvme_cmd cmd = { .opcode = NVME_ADM_CREATE_CQ,
+	    .prp1 = IOVA + CQ_OFF(2), .cdw10 = 15 << 16 | 2, .cdw11 = 1 };
+	struct nvme_cmd bad;
+
 	try_bad(cdw10, 15 << 16, NVME_BAD_QID, "Create CQ: not 0");
 	try_bad(cdw10, 15 << 16 | 65, NVME_BAD_QID, "Create CQ: not 65");
 	try_bad(cdw10, 15 << 16 | 0xffff, NVME_BAD_QID,
@@ -61,9 +63,16 @@ test_create(struct host *h)
 	    "Create CQ: not by SGL");
 
 	is_status(create_cq(h, 2, 16, 1), NVME_OK, "Create CQ");
-	cmd = (struct nvme_cmd){ .opcode = NVME_ADM_CREATE_SQ,
+}
+
+static void
+test_create_sq(struct host *h)
+{
+	struct nvme_cmd cmd = { .opcode = NVME_ADM_CREATE_SQ,
 	    .prp1 = IOVA + SQ_OFF(2), .cdw10 = 15 << 16 | 2,
 	    .cdw11 = 2 << 16 | 1 };
+	struct nvme_cmd bad;
+
 	try_bad(cdw10, 15 << 16, NVME_BAD_QID, "Create SQ: not 0");
 	try_bad(cdw10, 15 << 16 | 65, NVME_BAD_QID, "Create SQ: not 65");
 	try_bad(cdw10, 15 << 16 | 1, NVME_BAD_QID, "Create SQ: not again");
@@ -79,9 +88,12 @@ test_create(struct host *h)
 	    "Create SQ: not to a CQ that is not there");
 	try_bad(prp1, IOVA + 8, NVME_PRP_BAD_OFFSET,
 	    "Create SQ: not beside a page");
-#undef try_bad
 	is_status(create_sq(h, 2, 16, 2), NVME_OK, "Create SQ");
+}
 
+static void
+test_delete(struct host *h)
+{
 	is_status(admin(h, .opcode = NVME_ADM_DELETE_CQ, .cdw10 = 2),
 	    NVME_QUEUE_IN_USE, "Delete CQ: not while an SQ uses it");
 	is_status(admin(h, .opcode = NVME_ADM_DELETE_SQ, .cdw10 = 0),
@@ -116,7 +128,6 @@ static void
 test_features(struct host *h)
 {
 	struct answer a;
-	uint64_t ms = 0;
 
 	is_status(set_feature(h, 7, .cdw11 = 0x00ff00ff),
 	    NVME_COMMAND_SEQUENCE, "queues cannot be allocated any more");
@@ -154,6 +165,13 @@ test_features(struct host *h)
 	    NVME_INVALID_FIELD, "deallocated blocks are no error");
 	is_status(get_feature(h, 6, .nsid = 0), NVME_INVALID_FIELD,
 	    "without a file there is no cache to ask for");
+}
+
+static void
+test_more_features(struct host *h)
+{
+	uint64_t ms;
+
 	is_status(set_feature(h, 8, .cdw11 = 0x0102), NVME_OK,
 	    "coalescing is set");
 	is_hex(get_feature(h, 8, .nsid = 0).result, 0x0102, "and read");
@@ -280,8 +298,6 @@ test_logs(struct host *h)
 static void
 test_io_errors(struct host *h)
 {
-	const uint64_t hole = IOVA + MEM_SIZE + PAGE;
-	uint64_t *list = (void *)(h->mem + LISTS);
 	struct answer a;
 
 	is_status(io(h, .opcode = NVME_IO_READ, .nsid = 0,
@@ -317,6 +333,22 @@ test_io_errors(struct host *h)
 	    NVME_INVALID_FIELD, "Read: not more than MDTS");
 	is_status(rw(h, NVME_IO_WRITE, .prp1 = IOVA + DATA,
 	    .cdw12 = 1 << 20), NVME_INVALID_FIELD, "Write: no directives");
+
+	memset(h->mem + DATA, 0x42, PAGE);
+	is_status(move(h, NVME_IO_WRITE, 1, 8, 8, DATA, PAGE), NVME_OK,
+	    "Write");
+	is_status(move(h, NVME_IO_COMPARE, 1, 8, 8, DATA, PAGE), NVME_OK,
+	    "Compare: equal");
+	h->mem[DATA + PAGE - 1]++;
+	is_status(move(h, NVME_IO_COMPARE, 1, 8, 8, DATA, PAGE),
+	    NVME_COMPARE_FAILED, "Compare: the last byte differs");
+}
+
+static void
+test_prp_errors(struct host *h)
+{
+	const uint64_t hole = IOVA + MEM_SIZE + PAGE;
+	uint64_t *list = (void *)(h->mem + LISTS);
 
 	is_status(rw(h, NVME_IO_READ, .prp1 = IOVA + DATA + 2),
 	    NVME_PRP_BAD_OFFSET, "PRP1: dwords only");
@@ -356,15 +388,6 @@ test_io_errors(struct host *h)
 	h->mem[DATA + 15] = 0xff;
 	is_status(rw(h, NVME_IO_DSM, .prp1 = IOVA + DATA, .cdw11 = 4),
 	    NVME_LBA_RANGE, "DSM: not after the end");
-
-	memset(h->mem + DATA, 0x42, PAGE);
-	is_status(move(h, NVME_IO_WRITE, 1, 8, 8, DATA, PAGE), NVME_OK,
-	    "Write");
-	is_status(move(h, NVME_IO_COMPARE, 1, 8, 8, DATA, PAGE), NVME_OK,
-	    "Compare: equal");
-	h->mem[DATA + PAGE - 1]++;
-	is_status(move(h, NVME_IO_COMPARE, 1, 8, 8, DATA, PAGE),
-	    NVME_COMPARE_FAILED, "Compare: the last byte differs");
 }
 
 static void
@@ -654,10 +677,14 @@ test_all(const char *doorbells)
 	host_start(&h, (const char *const[]){ "--doorbells", doorbells,
 	    "--ram", "8M", NULL });
 	host_ready(&h);
-	test_create(&h);
+	test_create_cq(&h);
+	test_create_sq(&h);
+	test_delete(&h);
 	test_features(&h);
+	test_more_features(&h);
 	test_logs(&h);
 	test_io_errors(&h);
+	test_prp_errors(&h);
 	test_sgl_errors(&h);
 	test_abort(&h);
 	test_doorbells(&h);

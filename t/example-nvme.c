@@ -510,7 +510,8 @@ test_full_cq(struct host *h)
 	usleep(50000);
 	for (i = 0; i < 3; i++) {
 		a = queue_peek(h, 5, ANSWER_MS);
-		wrong += a.status != NVME_OK || a.cid != (uint16_t)(first + n++);
+		wrong += a.status != NVME_OK ||
+		    a.cid != (uint16_t)(first + n++);
 	}
 	is_int(wrong, 0, "three completions come");
 	a = queue_peek(h, 5, 100);

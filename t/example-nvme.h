@@ -9,6 +9,7 @@
  */
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -69,7 +70,8 @@ struct answer {
 	uint16_t sqhd;
 };
 
-#define is_status(answer, want, ...)	is_hex((answer).status, want, __VA_ARGS__)
+#define is_status(answer, want, ...) \
+	is_hex((answer).status, want, __VA_ARGS__)
 
 static T_UNUSED int64_t
 now_ms(void)
@@ -112,6 +114,8 @@ nvme_spawn(const char *const *args, bool quiet, int *out)
 	fflush(stdout);
 	must((pid = fork()) != -1);
 	if (pid == 0) {
+		/* It does not outlive a test that was killed. */
+		prctl(PR_SET_PDEATHSIG, (unsigned long)SIGKILL);
 		dup2(fds[1], STDOUT_FILENO);
 		if (quiet && (null = open("/dev/null", O_WRONLY)) != -1)
 			dup2(null, STDERR_FILENO);

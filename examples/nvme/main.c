@@ -13,6 +13,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,8 +35,10 @@
  */
 #define BUDGET		512
 #define SPIN_NS		50000
+#define MESSAGE_SPIN	64	/* a message is seldom the last one */
 #define SLEEP_MIN_NS	10000
 #define SLEEP_MAX_NS	2000000
+#define LATE_MAX	16	/* commands in a row found after a sleep */
 #define MESSAGES	64	/* before the queues get their turn */
 
 struct config {
@@ -237,18 +240,15 @@ make_serial(const char *path, char *serial, size_t len)
 static int64_t
 idle_wait(struct nvme_ctrl *c, uint64_t *since)
 {
-	uint64_t idle, t;
+	uint64_t idle, t = nvme_now();
 
-	if (!nvme_polling(c)) {
-		*since = 0;
-		return (-1);
-	}
-	t = nvme_now();
 	if (*since == 0)
 		*since = t;
 	idle = t - *since;
 	if (idle < SPIN_NS)
 		return (0);
+	if (!nvme_polling(c))
+		return (-1);
 	if (idle / 8 < SLEEP_MIN_NS)
 		return (SLEEP_MIN_NS);
 	return (idle / 8 < SLEEP_MAX_NS ? (int64_t)(idle / 8) : SLEEP_MAX_NS);
@@ -269,6 +269,29 @@ serve(struct nvme_ctrl *c)
 	}
 }
 
+/*
+ * Whoever rings the doorbells may have been put on our CPU, where our looking
+ * for its next command is what keeps it from ringing.  The sign of that is
+ * that we never see anything while we look, but always after a sleep.  The
+ * scheduler takes its time to see it, or never does, so we step aside.
+ */
+static void
+step_aside(void)
+{
+	cpu_set_t all, others;
+	int cpu;
+
+	if ((cpu = sched_getcpu()) < 0 || cpu >= CPU_SETSIZE ||
+	    sched_getaffinity(0, sizeof(all), &all) == -1)
+		return;
+	others = all;
+	CPU_CLR((unsigned int)cpu, &others);
+	if (CPU_COUNT(&others) == 0)
+		return;
+	if (sched_setaffinity(0, sizeof(others), &others) == 0)
+		sched_setaffinity(0, sizeof(all), &all);
+}
+
 static void
 loop(struct nvme_ctrl *c, int sigfd)
 {
@@ -281,19 +304,26 @@ loop(struct nvme_ctrl *c, int sigfd)
 	struct timespec ts;
 	uint64_t since = 0, busy_from = 0;
 	int64_t wait;
-	bool spin = false;
+	bool slept = false;
+	unsigned int spin = 0, late = 0;
 
 	for (;;) {
-		if (nvme_work(c, BUDGET, spin ? BUDGET : 0)) {
+		if (nvme_work(c, BUDGET, spin)) {
+			late = slept ? late + 1 : 0;
+			if (late == LATE_MAX) {
+				step_aside();
+				late = 0;
+			}
 			since = 0;
 			wait = 0;
 			if (busy_from == 0)
 				busy_from = nvme_now();
-			spin = c->map_doorbells;
+			spin = c->map_doorbells ? BUDGET : 0;
 		} else {
 			wait = idle_wait(c, &since);
-			spin = wait == 0;
-			if (busy_from != 0 && !spin) {
+			if (wait != 0)
+				spin = 0;
+			if (busy_from != 0 && wait != 0) {
 				c->stats.busy_ns += nvme_now() - busy_from;
 				busy_from = 0;
 			}
@@ -303,12 +333,16 @@ loop(struct nvme_ctrl *c, int sigfd)
 		if (ppoll(fds, 3, wait >= 0 ? &ts : NULL, NULL) == -1 &&
 		    errno != EINTR)
 			err(1, "ppoll");
+		slept = wait > 0;
 		if (fds[1].revents != 0)
 			return;
 		if (fds[2].revents != 0)
 			nvme_sync_reap(c);
-		if (fds[0].revents != 0)
+		if (fds[0].revents != 0) {
 			serve(c);
+			since = 0;
+			spin = nvme_polling(c) ? MESSAGE_SPIN : 0;
+		}
 	}
 }
 

@@ -85,8 +85,8 @@ struct nvme_ring {
 	size_t off;
 	size_t len;
 	struct mt_mapping map;
-	bool slow;			/* no memory to lend: access by copying */
-	bool stuck;			/* no access at all: wait for a change */
+	bool slow;			/* nothing to map: access by copying */
+	bool stuck;			/* no access at all, until a change */
 };
 
 struct nvme_cq {
@@ -223,7 +223,7 @@ struct nvme_ctrl {
 	unsigned int naers;
 	struct nvme_event events[NVME_EVENTS];
 	unsigned int nevents;
-	uint8_t masked;			/* event types, until their log is read */
+	uint8_t masked;			/* types of event whose log is unread */
 
 	struct nvme_features feat;
 	struct nvme_stats stats;
