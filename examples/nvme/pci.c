@@ -66,17 +66,35 @@ static const struct mt_io_ops db_ops = {
 	.impl = { .min = 4, .max = 4 },
 };
 
+/*
+ * Memory that the client can map.  Its file has the doorbells at the offset
+ * that they have in the BAR, or the BAR would have to start before the file,
+ * and not every client can subtract.
+ */
+static struct mt_region *
+shared_doorbells(struct nvme_ctrl *c)
+{
+	struct mt_backing backing = { .kind = MT_BACKING_MEMFD, .fd = -1 };
+	struct mt_region *ram, *page;
+
+	ram = mt_region_create_ram(c->topology, "nvme-shared",
+	    MT_SIZE(NVME_REG_DOORBELLS + DB_SIZE), &backing);
+	if (ram == NULL)
+		return (NULL);
+	c->db = (void *)((uint8_t *)mt_region_ptr(ram) + NVME_REG_DOORBELLS);
+	page = mt_region_create_alias(c->topology, "nvme-doorbells", ram,
+	    NVME_REG_DOORBELLS, MT_SIZE(DB_SIZE));
+	mt_region_put(ram);		/* page has it */
+	return (page);
+}
+
 static int
 doorbells_init(struct nvme_ctrl *c)
 {
-	struct mt_backing backing = { .kind = MT_BACKING_MEMFD, .fd = -1 };
-
 	if (c->map_doorbells) {
-		c->doorbell_region = mt_region_create_ram(c->topology,
-		    "nvme-doorbells", MT_SIZE(DB_SIZE), &backing);
+		c->doorbell_region = shared_doorbells(c);
 		if (c->doorbell_region == NULL)
 			return (-1);
-		c->db = mt_region_ptr(c->doorbell_region);
 	} else {
 		c->doorbell_region = mt_region_create_io(c->topology,
 		    "nvme-doorbells", MT_SIZE(DB_SIZE), &db_ops, c);
