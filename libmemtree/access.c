@@ -351,7 +351,8 @@ mt__access(const struct mt_view *v, mt_addr addr, void *buf, size_t len,
 		} else {
 			if (hit.span == NULL)
 				step = hole_size(&hit, addr, len);
-			res |= hit.span != NULL && attrs.memory_only ?
+			res |= hit.span != NULL && attrs.memory_only &&
+			    !mt__region_is_ram(hit.span->region) ?
 			    MT_DENIED : MT_DECODE;
 			if (!is_write)
 				memset(p, 0, step);
