@@ -182,6 +182,13 @@ test_write(void)
 	    "little endian: they are the least, the rest 0");
 	end(&w);
 
+	dev.ops.impl = (struct mt_width){ 8, 0, false };
+	w = begin(&dev, 0x100);
+	works(mt_space_write(w.sp, IO, bytes, 8, MT_ATTRS_NONE), "as it is");
+	is_calls(&dev, "w 0/8=8877665544332211",
+	    "a device that implements 8 only gets 8");
+	end(&w);
+
 	dev.ops.endian = MT_HOST;
 	dev.ops.impl = (struct mt_width){ 1, 2, false };
 	w = begin(&dev, 0x100);
@@ -223,6 +230,61 @@ test_end(void)
 	must(mt_region_move(w.ram, IO + 3) == 0);
 	is_read(w.sp, IO, 4, "00010277", "is cut at its new end");
 	is_calls(&dev, "r 0/2, r 2/1", "everywhere");
+	end(&w);
+}
+
+/* Nor does one that is wider than what was asked for. */
+static void
+test_end_widened(void)
+{
+	struct t_dev dev = T_DEV(.endian = MT_LITTLE,
+	    .valid = { 1, 4, true }, .impl = { 4, 4, false });
+	struct world w = begin(&dev, 6);
+	uint64_t val;
+
+	is_read(w.sp, IO + 2, 1, "02", "a call that is widened to the end");
+	is_calls(&dev, "r 2/4", "is made");
+	is_read(w.sp, IO + 3, 1, "00 with 2", "one that is past it");
+	is_int(mt_space_write(w.sp, IO + 5, "a", 1, MT_ATTRS_NONE), MT_DECODE,
+	    "is not, to read or to write");
+	is_int(mt_space_load(w.sp, IO + 4, 2, MT_LITTLE, &val, MT_ATTRS_NONE),
+	    MT_DECODE, "nor to load");
+	is_hex(val, 0, "which gives 0");
+	is_int(mt_space_store(w.sp, IO + 4, 2, MT_LITTLE, 1, MT_ATTRS_NONE),
+	    MT_DECODE, "nor to store");
+	ok(!mt_space_valid(w.sp, IO + 4, 1, false, MT_ATTRS_NONE),
+	    "nor is that valid");
+	ok(mt_space_valid(w.sp, IO + 2, 1, false, MT_ATTRS_NONE),
+	    "but what comes before");
+	is_calls(&dev, "", "there was no call");
+	end(&w);
+}
+
+/* Who asks for what QEMU does gets it. */
+static void
+test_end_exact(void)
+{
+	struct t_dev dev = T_DEV(.endian = MT_LITTLE, .qemu_exact = true,
+	    .valid = { 1, 8, true }, .impl = { 1, 8, true });
+	struct world w = begin(&dev, 6);
+	struct mt_region *romd;
+
+	is_read(w.sp, IO + 5, 4, "05060708",
+	    "on demand a call reaches past the end");
+	is_calls(&dev, "r 5/4", "in one piece");
+	is_read(w.sp, IO + 4, 16, "0405060708090a0baaaaaaaaaaaaaaaa",
+	    "if it begins inside");
+	is_calls(&dev, "r 4/8", "and is as wide as can be");
+	end(&w);
+
+	dev.ops.impl = (struct mt_width){ 4, 4, false };
+	w = begin(&dev, 6);
+	is_read(w.sp, IO + 5, 1, "05", "or widened");
+	is_calls(&dev, "r 5/4", "past the end");
+	romd = t_add(w.root, 0x4000, 0, t_romd(w.t, "romd", 4, &dev));
+	memset(mt_region_ptr(romd), 0x33, 4);
+	is_read(w.sp, 0x4002, 6, "333300000000",
+	    "a ROM device goes on to the end of its page");
 	end(&w);
 }
 
@@ -312,6 +374,7 @@ test_accepts(void)
 	struct mt_attrs attrs = { .requester_id = 0x1234, .secure = 1 };
 	struct mt_attrs user = { .user = 1 };
 	struct world w = begin(&p.dev, 0x100);
+	uint64_t val;
 	uint8_t buf[16];
 
 	works(mt_space_read(w.sp, IO + 4, buf, 2, attrs), "asked, it accepts");
@@ -330,6 +393,12 @@ test_accepts(void)
 	is_calls(&p.dev, "", "before it is called");
 	works(mt_space_write(w.sp, IO, "ab", 2, attrs), "or not");
 	ok(p.asked.is_write, "it is told that a write is a write");
+
+	is_int(mt_space_store(w.sp, IO, 2, MT_LITTLE, 1, user), MT_DECODE,
+	    "a store is a write as well");
+	works(mt_space_load(w.sp, IO, 2, MT_LITTLE, &val, user),
+	    "a load is a read");
+	ok(!p.asked.is_write, "as it is told");
 
 	p.nasked = p.dev.ncalls = 0;
 	ok(mt_space_valid(w.sp, IO, 8, false, attrs), "valid asks it");
@@ -380,6 +449,16 @@ test_typed(void)
 		    "and a store the reverse of it");
 		end(&w);
 	}
+
+	w = begin(&dev, 0x100);
+	val = 1;
+	is_int(mt_space_load(w.sp, IO, 3, MT_LITTLE, &val, MT_ATTRS_NONE),
+	    MT_DECODE, "there are no values of 3 bytes");
+	is_hex(val, 0, "to load");
+	is_int(mt_space_store(w.sp, IO, 16, MT_LITTLE, 1, MT_ATTRS_NONE),
+	    MT_DECODE, "nor of 16 to store");
+	is_calls(&dev, "", "and no call is made");
+	end(&w);
 
 	/* The value of a callback fits the load. */
 	dev = (struct t_dev)T_DEV(.endian = MT_LITTLE);
@@ -438,10 +517,17 @@ test_typed_parts(void)
 
 	dev = (struct t_dev)T_DEV(.endian = MT_LITTLE,
 	    .valid = { 1, 4, true });
-	w = begin(&dev, 0x100);
+	w = begin(&dev, 7);
 	works(mt_space_load(w.sp, IO + 1, 4, MT_LITTLE, &val, MT_ATTRS_NONE),
 	    "one for which it is valid");
 	is_calls(&dev, "r 1/4", "is one call");
+	works(mt_space_store(w.sp, IO + 3, 4, MT_LITTLE, 1, MT_ATTRS_NONE),
+	    "as is a store");
+	is_calls(&dev, "w 3/4=1", "to the very end");
+	must(mt_region_move(w.ram, IO + 5) == 0);
+	works(mt_space_load(w.sp, IO + 1, 4, MT_LITTLE, &val, MT_ATTRS_NONE),
+	    "or to the end of what is seen of it");
+	is_calls(&dev, "r 1/4", "in one call");
 	end(&w);
 }
 
@@ -525,6 +611,7 @@ test_wrap(void)
 	struct mt_topology *t = t_topology();
 	struct t_dev dev = T_DEV(.endian = MT_LITTLE,
 	    .valid = { 1, 8, true }, .impl = { 1, 8, true });
+	struct t_dev bytes = T_DEV(.valid = { 1, 1, false });
 	struct mt_region *root, *lo;
 	struct mt_space *sp;
 
@@ -541,6 +628,10 @@ test_wrap(void)
 	is_read(sp, 0, 8, "bbbbbbbbbbbbbbbb", "and writes nothing at 0");
 	ok(!mt_space_valid(sp, MT_LAST_MAX, 2, false, MT_ATTRS_NONE),
 	    "nor is that valid");
+	t_add(root, MT_LAST_MAX - 7, 1, t_io(t, "bytes", 8, &bytes));
+	ok(mt_space_valid(sp, MT_LAST_MAX - 7, 8, false, MT_ATTRS_NONE),
+	    "but up to the last byte it is");
+	is_read(sp, MT_LAST_MAX - 7, 8, "0001020304050607", "to be read");
 	is_int(mt_space_set(sp, MT_LAST_MAX, 0xcc, 1024, MT_ATTRS_NONE),
 	    MT_DECODE, "nor can it be set");
 	is_int(mt_space_write_rom(sp, MT_LAST_MAX, "abcdefgh", 8,
@@ -642,6 +733,9 @@ test_write_rom(void)
 	is_mem(mt_region_ptr(rom), "ABCD", 4, "behind which it goes on");
 	works(mt_space_write_rom(w.sp, 0, NULL, 0, MT_ATTRS_NONE),
 	    "nothing is fine");
+	works(mt_space_write_rom(w.sp, IO - 2, "yz", 2, MT_ATTRS_NONE),
+	    "a part of it");
+	is_mem(mt_region_ptr(rom), "AByz", 4, "is written where it is");
 	end(&w);
 }
 
@@ -695,6 +789,11 @@ test_attrs(void)
 	    "nor in part");
 	is_mem(buf, "\0\0\0\0\xaa\xaa\xaa\xaa", 8,
 	    "but the rest is memory and read");
+	is_int(mt_space_read(w.sp, 0x8000, buf, 4, attrs), MT_DECODE,
+	    "a hole is a hole");
+	t_add(w.root, 0x9000, 0, t_rom(w.t, "rom", 0x100));
+	is_int(mt_space_write(w.sp, 0x9000, buf, 4, attrs), MT_DECODE,
+	    "and ROM is memory, though it is not written");
 	ok(!mt_space_valid(w.sp, IO, 4, false, attrs), "nor is it valid");
 	ok(mt_space_valid(w.sp, IO + 0x100, 4, true, attrs), "memory is");
 	is_calls(&dev, "", "and the device was not called");
@@ -767,6 +866,8 @@ main(void)
 	test_cut();
 	test_write();
 	test_end();
+	test_end_widened();
+	test_end_exact();
 	test_errors();
 	test_accepts();
 	test_typed();

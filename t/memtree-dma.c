@@ -48,7 +48,7 @@ static void
 test_direct(void)
 {
 	struct mt_mapping m;
-	struct mt_region *half;
+	struct mt_region *half, *tail;
 	struct world w;
 
 	begin(&w);
@@ -82,12 +82,21 @@ test_direct(void)
 	works(map(&w, 0x700, 0x500, MT_DMA_WRITE, &m), "across sections");
 	is_int(m.len, 0x500, "that continue each other it is one piece");
 	works(mt_dma_unmap(&m, 0), "unmap");
+	works(map(&w, 0x700, 0x100, MT_DMA_WRITE, &m), "up to such");
+	is_int(m.len, 0x100, "it is no longer than asked for");
+	works(mt_dma_unmap(&m, 0), "unmap");
 	must(mt_region_set_readonly(half, true) == 0);
 	works(map(&w, 0x700, 0x500, MT_DMA_WRITE, &m), "but not");
 	is_int(m.len, 0x100, "where one is read-only");
 	works(mt_dma_unmap(&m, 0), "unmap");
 	works(map(&w, 0x700, 0x500, MT_DMA_READ, &m), "unless it is read");
 	is_int(m.len, 0x500, "which is one piece");
+	works(mt_dma_unmap(&m, 0), "unmap");
+	tail = t_add(w.root, 0xf00, 1,
+	    t_alias(w.t, "tail", w.ram, 0xf00, 0x100));
+	must(mt_region_set_nonvolatile(tail, true) == 0);
+	works(map(&w, 0xe00, 0x180, MT_DMA_READ, &m), "into the last one");
+	is_int(m.len, 0x180, "it is no longer than asked for");
 	works(mt_dma_unmap(&m, 0), "unmap");
 	must(mt_region_set_alias_offset(half, 0x700) == 0);
 	works(map(&w, 0x700, 0x500, MT_DMA_READ, &m), "or does not continue");
@@ -322,10 +331,13 @@ static void
 test_end_of_addresses(void)
 {
 	struct mt_mapping m;
+	struct mt_region *top, *last;
 	struct world w;
 
 	begin(&w);
-	t_add(w.root, MT_LAST_MAX - 7, 0, t_ram(w.t, "top", 0x1000));
+	top = t_add(w.root, MT_LAST_MAX - 7, 0, t_ram(w.t, "top", 0x1000));
+	last = t_add(w.root, MT_LAST_MAX, 1, t_alias(w.t, "last", top, 7, 1));
+	must(mt_region_set_nonvolatile(last, true) == 0);
 	works(map(&w, MT_LAST_MAX - 3, 100, MT_DMA_READ, &m),
 	    "memory at the end");
 	is_int(m.len, 4, "ends at 2^64");

@@ -140,9 +140,9 @@ test_view(void)
 {
 	struct mt_topology *t = t_topology();
 	struct t_dev dev = T_DEV(.endian = MT_LITTLE);
-	struct mt_region *root, *hidden;
+	struct mt_region *root, *hidden, *romd;
 	struct mt_space *sp;
-	char *text;
+	char *text, *other;
 
 	root = t_container(t, "root", T_ALL);
 	sp = t_space(root);
@@ -166,6 +166,28 @@ test_view(void)
 	ok(strstr(text, "1acc") != NULL,
 	    "with the offset of what does not begin at 0");
 	ok(strstr(text, "the-hidden") == NULL, "what is hidden is not there");
+	free(text);
+
+	romd = t_add(root, 0x9000, 0, t_romd(t, "the-romd", 0x1000, &dev));
+	text = dump(NULL, sp);
+	must(mt_region_set_nonvolatile(root, true) == 0);
+	other = dump(NULL, sp);
+	ok(strcmp(text, other) != 0, "what is non-volatile is told apart");
+	free(other);
+	must(mt_region_set_nonvolatile(root, false) == 0);
+	must(mt_region_set_rom_mode(romd, false) == 0);
+	other = dump(NULL, sp);
+	ok(strcmp(text, other) != 0, "and what is in ROM mode");
+	free(other);
+	must(mt_region_set_rom_mode(romd, true) == 0);
+	must(mt_region_set_readonly(root, true) == 0);
+	other = dump(NULL, sp);
+	ok(strcmp(text, other) != 0, "and what is read-only");
+	free(other);
+	must(mt_region_set_readonly(root, false) == 0);
+	other = dump(NULL, sp);
+	is_str(other, text, "and what is as before is not");
+	free(other);
 	free(text);
 
 	must(mt_topology_begin(t) == 0);

@@ -251,6 +251,18 @@ look_section(void *arg, struct mt_space *sp, const struct mt_section *sec)
 	}
 }
 
+/* Let go of what was kept and mapped inside. */
+static void
+forget(struct looker *l)
+{
+	mt_region_put(l->kept);
+	l->kept = NULL;
+	if (l->mapped == 0)
+		must(mt_dma_unmap(&l->map, 0) == 0);
+	l->mapped = -1;
+	l->seen[0] = '\0';
+}
+
 static void
 test_inside(void)
 {
@@ -264,11 +276,7 @@ test_inside(void)
 	alias = t_alias(w.t, "alias", w.root, 0x1000, 0x1000);
 	look1.other = t_space(alias);
 	must(mt_listener_register(w.sp, &l) == 0);
-	mt_region_put(look1.kept);
-	must(look1.mapped == 0 && mt_dma_unmap(&look1.map, 0) == 0);
-	look1.kept = NULL;
-	look1.mapped = -1;
-	look1.seen[0] = '\0';
+	forget(&look1);
 	must(mt_region_set_owner(w.b, &owner, t_put) == 0);
 	works(mt_region_del(w.b), "a change");
 	is_str(look1.seen,
@@ -278,12 +286,8 @@ test_inside(void)
 	    "a listener sees the new views, also of what goes");
 	is_int(look1.mapped, 0, "and may map");
 	is_int(t_puts_of(w.t, &owner), 0, "and keep what it was told of");
-	mt_region_put(look1.kept);
+	forget(&look1);
 	is_int(t_puts_of(w.t, &owner), 1, "until it is put");
-	must(mt_dma_unmap(&look1.map, 0) == 0);
-	look1.mapped = -1;
-	look1.kept = NULL;
-	look1.seen[0] = '\0';
 	works(mt_region_move(w.a, 0x1800), "a change of two spaces");
 	is_str(look1.seen,
 	    "[1800-27ff a+0 | 800-fff a+0]"
@@ -291,11 +295,8 @@ test_inside(void)
 	    "[1800-27ff a+0 | 800-fff a+0]"
 	    "[1800-27ff a+0 | 800-fff a+0]",
 	    "is told when both have their new views");
-	mt_region_put(look1.kept);
-	if (look1.mapped == 0)
-		must(mt_dma_unmap(&look1.map, 0) == 0);
 	must(mt_listener_unregister(&l) == 0);
-	mt_region_put(look1.kept);
+	forget(&look1);
 	must(mt_space_destroy(look1.other) == 0);
 	mt_region_put(alias);
 	end(&w);

@@ -549,7 +549,7 @@ static void
 check_view(struct world *w, unsigned int s)
 {
 	struct mt_view *v = mt_space_view(w->sp[s]);
-	struct mt_section sec, prev;
+	struct mt_section sec, prev = { .region = NULL };
 	mt_addr next = 0, addr;
 	size_t n = 0;
 

@@ -316,6 +316,37 @@ test_rdonly(void)
 	t_end(t);
 }
 
+/* The same of memory that the caller has. */
+static void
+test_rdonly_ptr(void)
+{
+	static uint8_t mem[16] = "read-only";
+	struct mt_topology *t = t_topology();
+	struct mt_backing backing = { .kind = MT_BACKING_PTR,
+	    .flags = MT_BACKING_RDONLY, .ptr = mem };
+	struct mt_region *r;
+	struct mt_space *sp;
+
+	must((r = mt_region_create_ram(t, "r", 15, &backing)) != NULL);
+	sp = t_space(r);
+	is_read(sp, 0, 4, "72656164", "memory at a pointer is read");
+	is_int(mt_space_write(sp, 0, "a", 1, MT_ATTRS_NONE), MT_DECODE,
+	    "and not written if it is said to be read-only");
+	is_int(mt_space_write_rom(sp, 0, "a", 1, MT_ATTRS_NONE), MT_DECODE,
+	    "nor as ROM");
+	is_str((char *)mem, "read-only", "and is as it was");
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(r);
+	backing.flags = 0;
+	must((r = mt_region_create_ram(t, "r", 15, &backing)) != NULL);
+	sp = t_space(r);
+	works(mt_space_write(sp, 0, "R", 1, MT_ATTRS_NONE), "else it is");
+	is_str((char *)mem, "Read-only", "in place");
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(r);
+	t_end(t);
+}
+
 int
 main(void)
 {
@@ -329,5 +360,6 @@ main(void)
 		test_fd(kinds[i].create, kinds[i].name);
 	}
 	test_rdonly();
+	test_rdonly_ptr();
 	return (done());
 }

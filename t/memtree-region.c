@@ -226,6 +226,8 @@ test_change(void)
 	fails(mt_region_set_readonly(rom, false), EINVAL,
 	    "and cannot be made anything else");
 	works(mt_region_set_nonvolatile(c, true), "made non-volatile");
+	ok(mt_region_nonvolatile(c) && !mt_region_nonvolatile(ram),
+	    "and is then, alone");
 	works(mt_region_set_rom_mode(romd, false), "a ROM device is switched");
 	ok(!mt_region_rom_mode(romd), "and is then");
 	fails(mt_region_set_rom_mode(rom, false), EINVAL,

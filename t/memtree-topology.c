@@ -83,11 +83,7 @@ struct inside {
 	int space_destroy, registered, dump;
 };
 
-static int
-error_of(int ret)
-{
-	return (ret == -1 ? errno : 0);
-}
+#define error_of(call)	(errno = 0, (call) == -1 ? errno : 0)
 
 static void
 on_commit(void *arg, struct mt_space *sp)

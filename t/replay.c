@@ -69,6 +69,7 @@ struct replay {
 	char **w;			/* its words */
 	size_t nw;
 	size_t maxw;
+	unsigned long cases;
 	bool failed;			/* the case */
 	bool broken;			/* malformed: skip to the next case */
 	enum { ENDS_UNKNOWN, ENDS_TOLD, ENDS_UNTOLD } ends;
@@ -152,7 +153,9 @@ malformed(struct replay *rp, const char *fmt, ...)
 	if (vasprintf(&text, fmt, ap) == -1)
 		err(1, NULL);
 	va_end(ap);
-	if (!rp->broken)
+	if (rp->name == NULL)
+		ok(false, "%s:%lu: %s", rp->file, rp->no, text);
+	else if (!rp->broken)
 		diag("%s:%lu: %s", rp->file, rp->no, text);
 	free(text);
 	rp->failed = rp->broken = true;
@@ -1069,6 +1072,7 @@ do_case(struct replay *rp)
 	if ((rp->name = strdup(rp->w[1])) == NULL)
 		err(1, NULL);
 	rp->start = rp->no;
+	rp->cases++;
 	rp->failed = rp->broken = false;
 	if ((rp->t = mt_topology_create()) == NULL)
 		err(1, "mt_topology_create");
@@ -1235,38 +1239,43 @@ split(struct replay *rp, char *text)
 	}
 }
 
-static void
-run(struct replay *rp)
+/* Is this a statement that may come here? */
+static bool
+belongs(struct replay *rp, const struct statement *st)
 {
-	const struct statement *st;
-	bool in_case = rp->name != NULL;
-
-	if (rp->nw == 0)
-		return;
-	st = find_statement(rp->w[0]);
-	if (in_case && st != NULL && st->fn == do_case) {
-		malformed(rp, "case %s has no end", rp->name);
-		end_case(rp);
-		in_case = false;
-	}
-	if (rp->broken && (st == NULL || st->fn != do_endcase))
-		return;
 	if (st == NULL)
 		malformed(rp, "unknown statement: %s", rp->w[0]);
 	else if (rp->nw < st->min || rp->nw > st->max)
 		malformed(rp, "%s with too %s words", st->word,
 		    rp->nw < st->min ? "few" : "many");
-	else if (!in_case && st->fn != do_case)
+	else if (rp->name == NULL && st->fn != do_case)
 		malformed(rp, "%s outside a case", st->word);
 	else if (rp->view != NULL && st->fn != do_range &&
 	    st->fn != do_endview)
 		malformed(rp, "%s inside a view", st->word);
-	if (!in_case && rp->broken) {
-		ok(false, "%s:%lu: is understood", rp->file, rp->no);
-		rp->broken = false;
+	else
+		return (true);
+	/* Nor is a case understood without its end. */
+	return (rp->name != NULL && st != NULL && st->fn == do_endcase);
+}
+
+static void
+run(struct replay *rp)
+{
+	const struct statement *st;
+
+	if (rp->nw == 0)
 		return;
+	st = find_statement(rp->w[0]);
+	if (rp->name != NULL && st != NULL && st->fn == do_case) {
+		malformed(rp, "case %s has no end", rp->name);
+		end_case(rp);
 	}
-	if (rp->broken && (st == NULL || st->fn != do_endcase))
+	if (rp->name == NULL)
+		rp->broken = false;
+	else if (rp->broken && (st == NULL || st->fn != do_endcase))
+		return;
+	if (!belongs(rp, st))
 		return;
 
 	/* What the last statement caused has been told: compare. */
@@ -1306,9 +1315,9 @@ replay(const char *file)
 		malformed(&rp, "the file ends inside case %s", rp.name);
 		end_case(&rp);
 	}
-	if (ferror(fp) || rp.no == 0)
+	if (ferror(fp) || rp.cases == 0)
 		ok(false, "%s: %s", file,
-		    ferror(fp) ? strerror(error) : "empty");
+		    ferror(fp) ? strerror(error) : "no case");
 	fclose(fp);
 	forget_words(&rp);
 	free(text);

@@ -1,0 +1,846 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Every public call with its first, second, ... allocation failing, until it
+ * makes no more: it fails cleanly, leaves all as it was, leaks nothing, and
+ * works when it is called again.  Allocations are memory, mappings, memfds
+ * and threads.
+ */
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <dlfcn.h>
+#include <fcntl.h>
+
+#include "t/util.h"
+
+/* --- allocations that fail on demand ----------------------------------- */
+
+static __thread long countdown;		/* 1: the next one fails; 0: none */
+static __thread bool hit;		/* one has failed */
+static long live;			/* atomic: allocations not freed */
+
+#if !T_ASAN && !T_TSAN
+
+static bool
+fail(void)
+{
+	if (countdown == 0 || --countdown > 0)
+		return (false);
+	hit = true;
+	return (true);
+}
+
+void	*__libc_malloc(size_t size);
+void	*__libc_calloc(size_t n, size_t size);
+void	*__libc_realloc(void *p, size_t size);
+void	__libc_free(void *p);
+
+static int (*real_pthread_create)(pthread_t *, const pthread_attr_t *,
+    void *(*)(void *), void *);
+
+static void *
+counted(void *p)
+{
+	if (p != NULL)
+		__atomic_add_fetch(&live, 1, __ATOMIC_RELAXED);
+	return (p);
+}
+
+void *
+malloc(size_t size)
+{
+	if (fail()) {
+		errno = ENOMEM;
+		return (NULL);
+	}
+	return (counted(__libc_malloc(size)));
+}
+
+void *
+calloc(size_t n, size_t size)
+{
+	if (fail()) {
+		errno = ENOMEM;
+		return (NULL);
+	}
+	return (counted(__libc_calloc(n, size)));
+}
+
+void *
+realloc(void *p, size_t size)
+{
+	if (p == NULL)
+		return (malloc(size));
+	if (fail()) {
+		errno = ENOMEM;
+		return (NULL);
+	}
+	return (__libc_realloc(p, size));
+}
+
+void *
+reallocarray(void *p, size_t n, size_t size)
+{
+	if (size != 0 && n > SIZE_MAX / size) {
+		errno = ENOMEM;
+		return (NULL);
+	}
+	return (realloc(p, n * size));
+}
+
+void
+free(void *p)
+{
+	if (p != NULL)
+		__atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED);
+	__libc_free(p);
+}
+
+void *
+mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	void *p;
+
+	if (fail()) {
+		errno = ENOMEM;
+		return (MAP_FAILED);
+	}
+	p = (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+	if (p != MAP_FAILED)
+		__atomic_add_fetch(&live, 1, __ATOMIC_RELAXED);
+	return (p);
+}
+
+int
+munmap(void *addr, size_t len)
+{
+	__atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED);
+	return ((int)syscall(SYS_munmap, addr, len));
+}
+
+int
+memfd_create(const char *name, unsigned int flags)
+{
+	if (fail()) {
+		errno = ENOMEM;
+		return (-1);
+	}
+	return ((int)syscall(SYS_memfd_create, name, flags));
+}
+
+int
+pthread_create(pthread_t *thread, const pthread_attr_t *attr,
+    void *(*fn)(void *), void *arg)
+{
+	if (fail())
+		return (EAGAIN);
+	return (real_pthread_create(thread, attr, fn, arg));
+}
+
+static void
+begin_failing(void)
+{
+	union {
+		void *p;
+		int (*fn)(pthread_t *, const pthread_attr_t *,
+		    void *(*)(void *), void *);
+	} real;
+
+	real.p = dlsym(RTLD_NEXT, "pthread_create");
+	must(real.p != NULL);
+	real_pthread_create = real.fn;
+}
+
+#else
+
+static void
+begin_failing(void)
+{
+	skip_all("a sanitizer has an allocator of its own");
+}
+
+#endif
+
+/* --- what is called ---------------------------------------------------- */
+
+struct world {
+	struct mt_topology *t;
+	struct mt_region *root, *box, *ram, *rom, *romd, *io, *alias, *orphan;
+	struct mt_space *sp, *sp2, *made_space;
+	struct mt_region *made;
+	struct t_listener l;
+	struct mt_listener l2;
+	struct t_dev dev;
+	struct mt_mapping map;
+	bool mapped;
+	int fd;
+	FILE *fp;
+};
+
+static int
+made(struct world *w, struct mt_region *r)
+{
+	w->made = r;
+	return (r == NULL ? -1 : 0);
+}
+
+static int
+do_container(struct world *w)
+{
+	return (made(w, mt_region_create_container(w->t, "x", 0xfff)));
+}
+
+static int
+do_reserved(struct world *w)
+{
+	return (made(w, mt_region_create_reserved(w->t, "x", 0xfff)));
+}
+
+static int
+do_alias(struct world *w)
+{
+	return (made(w, mt_region_create_alias(w->t, "x", w->ram, 0,
+	    0xfff)));
+}
+
+static int
+do_io(struct world *w)
+{
+	return (made(w, mt_region_create_io(w->t, "x", 0xfff, &w->dev.ops,
+	    &w->dev)));
+}
+
+static int
+do_ram(struct world *w)
+{
+	return (made(w, mt_region_create_ram(w->t, "x", 0xfff, NULL)));
+}
+
+static int
+do_rom(struct world *w)
+{
+	return (made(w, mt_region_create_rom(w->t, "x", 0xfff, NULL)));
+}
+
+static int
+do_romd(struct world *w)
+{
+	return (made(w, mt_region_create_rom_device(w->t, "x", 0xfff, NULL,
+	    &w->dev.ops, &w->dev)));
+}
+
+static int
+do_memfd(struct world *w)
+{
+	static const struct mt_backing backing = {
+	    .kind = MT_BACKING_MEMFD };
+
+	return (made(w, mt_region_create_ram(w->t, "x", 0xfff, &backing)));
+}
+
+static int
+do_fd(struct world *w)
+{
+	const struct mt_backing backing = { .kind = MT_BACKING_FD,
+	    .flags = MT_BACKING_KEEP_FD, .fd = w->fd };
+
+	return (made(w, mt_region_create_ram(w->t, "x", 0xfff, &backing)));
+}
+
+static int
+do_ptr(struct world *w)
+{
+	const struct mt_backing backing = { .kind = MT_BACKING_PTR,
+	    .ptr = w->l.own };
+
+	return (made(w, mt_region_create_ram(w->t, "x", 0xf, &backing)));
+}
+
+static int
+do_space(struct world *w)
+{
+	w->made_space = mt_space_create(w->box, "x");
+	return (w->made_space == NULL ? -1 : 0);
+}
+
+static int
+do_space_again(struct world *w)
+{
+	w->made_space = mt_space_create(w->root, "x");
+	return (w->made_space == NULL ? -1 : 0);
+}
+
+static int
+do_add(struct world *w)
+{
+	return (mt_region_add(w->root, w->orphan, 0x800, 0));
+}
+
+static int
+do_del(struct world *w)
+{
+	return (mt_region_del(w->box));
+}
+
+static int
+do_move(struct world *w)
+{
+	return (mt_region_move(w->ram, 0x300));
+}
+
+static int
+do_resize(struct world *w)
+{
+	return (mt_region_resize(w->ram, 0x123));
+}
+
+static int
+do_enable(struct world *w)
+{
+	return (mt_region_set_enabled(w->ram, false));
+}
+
+static int
+do_readonly(struct world *w)
+{
+	return (mt_region_set_readonly(w->box, true));
+}
+
+static int
+do_nonvolatile(struct world *w)
+{
+	return (mt_region_set_nonvolatile(w->ram, true));
+}
+
+static int
+do_rom_mode(struct world *w)
+{
+	return (mt_region_set_rom_mode(w->romd, false));
+}
+
+static int
+do_alias_offset(struct world *w)
+{
+	return (mt_region_set_alias_offset(w->alias, 0x80));
+}
+
+/* A transaction of all kinds of changes, whose commit may fail. */
+static void
+before_commit(struct world *w)
+{
+	must(mt_topology_begin(w->t) == 0);
+	must(mt_region_del(w->io) == 0);
+	must(mt_region_move(w->ram, 0x40) == 0);
+	must(mt_region_add(w->box, w->orphan, 0x100, -3) == 0);
+	must(mt_topology_begin(w->t) == 0);
+	must(mt_region_resize(w->rom, 7) == 0);
+	must(mt_region_set_alias_offset(w->alias, 0x10) == 0);
+	must(mt_region_set_enabled(w->romd, false) == 0);
+	must(mt_region_move(w->box, 0x2800) == 0);
+	must(mt_region_move(w->box, 0x2900) == 0);
+	must(mt_topology_commit(w->t) == 0);
+	must(mt_region_add(w->root, w->io, 0x9000, 9) == 0);
+	must(mt_region_set_readonly(w->box, true) == 0);
+	must(mt_region_del(w->rom) == 0);
+}
+
+static int
+do_commit(struct world *w)
+{
+	int ret = mt_topology_commit(w->t);
+
+	if (ret == -1 && errno == EPERM) {
+		/* The second try: all changes were taken back. */
+		before_commit(w);
+		ret = mt_topology_commit(w->t);
+	}
+	return (ret);
+}
+
+/* A change that fails inside of a transaction leaves it open. */
+static void
+before_inner(struct world *w)
+{
+	must(mt_topology_begin(w->t) == 0);
+	must(mt_region_move(w->box, 0x2800) == 0);
+}
+
+static int
+do_inner(struct world *w)
+{
+	return (mt_region_move(w->ram, 0x300));
+}
+
+static void
+after_inner(struct world *w)
+{
+	must(mt_topology_commit(w->t) == 0);
+}
+
+static int
+do_map_bounce(struct world *w)
+{
+	int ret = mt_dma_map(w->sp, 0x3f00, 64, MT_DMA_READ | MT_DMA_WRITE,
+	    MT_ATTRS_NONE, &w->map);
+
+	w->mapped = ret == 0;
+	if (ret == -1)
+		must(w->map.ptr == NULL);
+	return (ret);
+}
+
+static int
+do_map_zero(struct world *w)
+{
+	int ret = mt_dma_map(w->sp, 0x3f00, 64, MT_DMA_WRITE, MT_ATTRS_NONE,
+	    &w->map);
+
+	w->mapped = ret == 0;
+	return (ret);
+}
+
+static int
+do_map_direct(struct world *w)
+{
+	int ret = mt_dma_map(w->sp, 0x1000, 64, MT_DMA_READ, MT_ATTRS_NONE,
+	    &w->map);
+
+	w->mapped = ret == 0;
+	return (ret);
+}
+
+static void
+before_unmap(struct world *w)
+{
+	must(do_map_bounce(w) == 0 && w->map.bounced);
+}
+
+static int
+do_unmap(struct world *w)
+{
+	w->mapped = false;
+	return (mt_dma_unmap(&w->map, 64));
+}
+
+static int
+do_access(struct world *w)
+{
+	struct mt_section sec;
+	uint64_t val;
+	uint8_t buf[256];
+
+	mt_space_read(w->sp, 0xf80, buf, sizeof(buf), MT_ATTRS_NONE);
+	mt_space_write(w->sp, 0x2ff0, buf, 64, MT_ATTRS_NONE);
+	mt_space_set(w->sp, 0x1000, 0, 64, MT_ATTRS_NONE);
+	mt_space_write_rom(w->sp, 0x2000, buf, 4, MT_ATTRS_NONE);
+	mt_space_load(w->sp, 0x3f00, 8, MT_BIG, &val, MT_ATTRS_NONE);
+	mt_space_store(w->sp, 0x3f00, 8, MT_BIG, val, MT_ATTRS_NONE);
+	mt_space_valid(w->sp, 0x3f00, 64, true, MT_ATTRS_NONE);
+	mt_view_put(mt_space_view(w->sp));
+	if (mt_space_find(w->sp, (struct mt_range){ 0, MT_LAST_MAX }, &sec) ==
+	    -1)
+		return (-1);
+	mt_region_put(sec.region);
+	return (0);
+}
+
+static void
+waiter(void *arg)
+{
+	(void)arg;
+}
+
+static int
+do_wait(struct world *w)
+{
+	struct mt_waiter wait = MT_WAITER_INIT;
+	int ret;
+
+	mt_dma_set_bounce_limit(w->sp, 0);
+	ret = mt_dma_wait(w->sp, &wait, 1, waiter, NULL);
+	if (ret == 0 && !mt_dma_cancel(&wait))
+		ret = -1;
+	mt_dma_set_bounce_limit(w->sp, MT_BOUNCE_DEFAULT);
+	return (ret);
+}
+
+static int
+do_owner(struct world *w)
+{
+	static int owner;
+
+	return (mt_region_set_owner(w->orphan, &owner, t_put));
+}
+
+static int
+do_listen(struct world *w)
+{
+	return (mt_listener_register(w->sp2, &w->l2));
+}
+
+static void
+before_unlisten(struct world *w)
+{
+	must(mt_listener_register(w->sp2, &w->l2) == 0);
+}
+
+static int
+do_unlisten(struct world *w)
+{
+	return (mt_listener_unregister(&w->l2));
+}
+
+static int
+do_empty(struct world *w)
+{
+	return (mt_topology_begin(w->t) == 0 &&
+	    mt_topology_commit(w->t) == 0 ? 0 : -1);
+}
+
+static int
+do_sync(struct world *w)
+{
+	return (mt_topology_sync(w->t));
+}
+
+static int
+do_dump_tree(struct world *w)
+{
+	return (mt_dump_tree(w->fp, w->root));
+}
+
+static int
+do_dump_view(struct world *w)
+{
+	return (mt_dump_view(w->fp, w->sp));
+}
+
+/* All that a call can do without, in the order of the headers. */
+static const struct call {
+	const char *name;
+	int (*fn)(struct world *);
+	bool may_fail;
+	void (*before)(struct world *);
+	void (*after)(struct world *);
+	bool same;		/* it changes nothing that is looked at */
+} calls[] = {
+	{ "mt_topology_begin and _commit", do_empty, false, .same = true },
+	{ "mt_topology_commit", do_commit, true, .before = before_commit },
+	{ "mt_topology_sync", do_sync, false, .same = true },
+	{ "mt_region_create_container", do_container, true, .same = true },
+	{ "mt_region_create_reserved", do_reserved, true, .same = true },
+	{ "mt_region_create_alias", do_alias, true, .same = true },
+	{ "mt_region_create_ram", do_ram, true, .same = true },
+	{ "mt_region_create_ram (memfd)", do_memfd, true, .same = true },
+	{ "mt_region_create_ram (fd)", do_fd, true, .same = true },
+	{ "mt_region_create_ram (ptr)", do_ptr, true, .same = true },
+	{ "mt_region_create_rom", do_rom, true, .same = true },
+	{ "mt_region_create_rom_device", do_romd, true, .same = true },
+	{ "mt_region_create_io", do_io, true, .same = true },
+	{ "mt_region_set_owner", do_owner, false, .same = true },
+	{ "mt_region_add", do_add, .may_fail = true },
+	{ "mt_region_del", do_del, .may_fail = true },
+	{ "mt_region_move", do_move, .may_fail = true },
+	{ "mt_region_move in a transaction", do_inner, true,
+	    .before = before_inner, .after = after_inner },
+	{ "mt_region_resize", do_resize, .may_fail = true },
+	{ "mt_region_set_enabled", do_enable, .may_fail = true },
+	{ "mt_region_set_readonly", do_readonly, .may_fail = true },
+	{ "mt_region_set_nonvolatile", do_nonvolatile, .may_fail = true },
+	{ "mt_region_set_rom_mode", do_rom_mode, .may_fail = true },
+	{ "mt_region_set_alias_offset", do_alias_offset, .may_fail = true },
+	{ "mt_space_create", do_space, true, .same = true },
+	{ "mt_space_create (root shared)", do_space_again, true,
+	    .same = true },
+	{ "accesses", do_access, false, .same = true },
+	{ "mt_dma_map (filled)", do_map_bounce, true, .same = true },
+	{ "mt_dma_map (zeroed)", do_map_zero, true, .same = true },
+	{ "mt_dma_map (direct)", do_map_direct, false, .same = true },
+	{ "mt_dma_unmap", do_unmap, false, .before = before_unmap,
+	    .same = true },
+	{ "mt_dma_wait", do_wait, false, .same = true },
+	{ "mt_listener_register", do_listen, false, .same = true },
+	{ "mt_listener_unregister", do_unlisten, false,
+	    .before = before_unlisten, .same = true },
+	{ "mt_dump_tree", do_dump_tree, true, .same = true },
+	{ "mt_dump_view", do_dump_view, false, .same = true },
+};
+
+/* --- the world in which it is called ----------------------------------- */
+
+static void
+begin(struct world *w)
+{
+	memset(w, 0, sizeof(*w));
+	w->dev = (struct t_dev)T_DEV(.endian = MT_LITTLE);
+	w->l2.arg = &w->l2;
+	must((w->fd = memfd_create("file", MFD_CLOEXEC)) != -1);
+	must(ftruncate(w->fd, 0x1000) == 0);
+	must((w->fp = fopen("/dev/null", "w")) != NULL);
+	setvbuf(w->fp, NULL, _IONBF, 0);
+	w->t = t_topology();
+	w->root = t_container(w->t, "root", 0x10000);
+	w->box = t_container(w->t, "box", 0x1000);
+	w->ram = t_ram(w->t, "ram", 0x1000);
+	w->rom = t_rom(w->t, "rom", 0x1000);
+	w->romd = t_romd(w->t, "romd", 0x1000, &w->dev);
+	w->io = t_io(w->t, "io", 0x1000, &w->dev);
+	w->alias = t_alias(w->t, "alias", w->box, 0, 0x1000);
+	w->orphan = t_ram(w->t, "orphan", 0x1000);
+	t_add(w->alias, 0xf0, 0, t_reserved(w->t, "sub", 0x10));
+	must(mt_region_add(w->box, w->ram, 0, 0) == 0);
+	must(mt_region_add(w->box, w->rom, 0xc00, 0) == 0);
+	must(mt_region_add(w->root, w->romd, 0x2000, 0) == 0);
+	must(mt_region_add(w->root, w->io, 0x3000, 0) == 0);
+	must(mt_region_add(w->root, w->alias, 0x2f00, 0) == 0);
+	must(mt_region_add(w->root, w->box, 0x1000, 0) == 0);
+	w->sp = t_space(w->root);
+	w->sp2 = t_space(w->alias);
+	t_listen(&w->l, w->sp, NULL, 0, NULL);
+	t_events(w->l.text);
+}
+
+static void
+put(struct mt_region *r)
+{
+	if (mt_region_parent(r) != NULL)
+		must(mt_region_del(r) == 0);
+	mt_region_put(r);
+}
+
+/* Returns whether nothing was left over. */
+static bool
+end(struct world *w)
+{
+	if (w->mapped)
+		must(mt_dma_unmap(&w->map, 0) == 0);
+	mt_region_put(w->made);
+	if (w->made_space != NULL)
+		must(mt_space_destroy(w->made_space) == 0);
+	(void)mt_listener_unregister(&w->l2);
+	must(mt_listener_unregister(&w->l.l) == 0);
+	must(mt_space_destroy(w->sp) == 0);
+	must(mt_space_destroy(w->sp2) == 0);
+	put(w->alias);
+	put(w->box);
+	put(w->ram);
+	put(w->rom);
+	put(w->romd);
+	put(w->io);
+	put(w->orphan);
+	put(w->root);
+	fclose(w->fp);
+	close(w->fd);
+	return (mt_topology_destroy(w->t) == 0);
+}
+
+/* All that can be seen of a world; to be freed. */
+static char *
+picture(struct world *w)
+{
+	char *text = NULL;
+	size_t len = 0;
+	FILE *fp;
+
+	must((fp = open_memstream(&text, &len)) != NULL);
+	must(mt_dump_tree(fp, w->root) == 0);
+	must(mt_dump_tree(fp, w->orphan) == 0);
+	must(mt_dump_tree(fp, w->box) == 0);
+	fprintf(fp, "%s\n%s\n%s\n", t_space_text(w->sp),
+	    t_space_text(w->sp2), w->l.text);
+	fprintf(fp, "%p %p %p", (void *)mt_region_parent(w->orphan),
+	    (void *)mt_region_parent(w->rom), (void *)mt_region_parent(w->io));
+	fclose(fp);
+	return (text);
+}
+
+static size_t
+count_fds(void)
+{
+	size_t n = 0;
+	int fd;
+
+	for (fd = 0; fd < 256; fd++)
+		if (fcntl(fd, F_GETFD) != -1)
+			n++;
+	return (n);
+}
+
+/* Call it with allocation nth failing: is there another to try? */
+static bool
+try_call(const struct call *call, long nth, const char **error)
+{
+	struct world *w = malloc(sizeof(*w));
+	char *before, *base, *after;
+	int ret, errno_was;
+	bool was_hit;
+
+	must(w != NULL);
+	begin(w);
+	base = picture(w);
+	if (call->before != NULL)
+		call->before(w);
+	before = picture(w);
+	errno = 0;
+	hit = false;
+	countdown = nth;
+	ret = call->fn(w);
+	errno_was = errno;
+	countdown = 0;
+	was_hit = hit;
+	after = picture(w);
+	if (ret == -1) {
+		if (!was_hit)
+			*error = "fails without a reason";
+		else if (!call->may_fail)
+			*error = "fails, but should not";
+		else if (errno_was != ENOMEM)
+			*error = "fails with another errno than ENOMEM";
+		else if (strcmp(after, call->fn == do_commit ? base :
+		    before) != 0)
+			*error = "fails and changes something";
+		if (*error != NULL && strcmp(after, before) != 0)
+			diag("before:\n%s\nafter:\n%s", before, after);
+		if (call->fn(w) == -1 && *error == NULL)
+			*error = "does not work afterwards";
+		free(after);
+		after = picture(w);
+	}
+	if (!call->same && strcmp(after, base) == 0 && *error == NULL)
+		*error = "does nothing";
+	if (call->same && call->before == NULL && strcmp(after, base) != 0 &&
+	    *error == NULL)
+		*error = "changes something";
+	free(base);
+	free(before);
+	free(after);
+	if (call->after != NULL)
+		call->after(w);
+	if (!end(w) && *error == NULL)
+		*error = "leaves something in the topology";
+	free(w);
+	return (was_hit);
+}
+
+static void
+test_call(const struct call *call)
+{
+	const char *error = NULL;
+	long nth, live_was;
+	size_t fds_was;
+
+	for (nth = 1; error == NULL; nth++) {
+		live_was = __atomic_load_n(&live, __ATOMIC_RELAXED);
+		fds_was = count_fds();
+		if (!try_call(call, nth, &error) && error == NULL)
+			break;
+		if (error == NULL && fds_was != count_fds())
+			error = "leaves a file open";
+		if (error == NULL && live_was != live)
+			error = "leaks";
+	}
+	if (!ok(error == NULL, "%s %s", call->name, call->may_fail ?
+	    "fails cleanly wherever memory runs out" :
+	    "needs no memory that it could lack"))
+		diag("with allocation %ld failing, it %s", nth - 1, error);
+	else if (call->may_fail)
+		diag("%ld allocations", nth - 1);
+}
+
+static void
+test_topology(void)
+{
+	const char *error = NULL;
+	struct mt_topology *t;
+	long nth, live_was;
+
+	for (nth = 1; error == NULL; nth++) {
+		live_was = __atomic_load_n(&live, __ATOMIC_RELAXED);
+		hit = false;
+		countdown = nth;
+		t = mt_topology_create();
+		countdown = 0;
+		if (t != NULL) {
+			if (mt_topology_destroy(t) == -1)
+				error = "cannot be destroyed";
+			if (!hit)
+				break;
+		} else if (errno != ENOMEM && errno != EAGAIN)
+			error = "fails with another errno";
+		if (error == NULL && live_was != live)
+			error = "leaks";
+	}
+	if (!ok(error == NULL, "mt_topology_create fails cleanly"))
+		diag("with allocation %ld failing, it %s", nth - 1, error);
+}
+
+/* What must always work works when nothing can be had any more. */
+static void
+test_end(void)
+{
+	struct world *w = malloc(sizeof(*w));
+	struct mt_mapping map;
+	long live_was;
+	int bad = 0;
+
+	must(w != NULL);
+	live_was = __atomic_load_n(&live, __ATOMIC_RELAXED);
+	begin(w);
+	must(do_map_bounce(w) == 0);
+	must(mt_dma_map(w->sp, 0x1000, 4, MT_DMA_READ, MT_ATTRS_NONE, &map) ==
+	    0);
+	countdown = 1;
+	bad += mt_dma_unmap(&w->map, 64) != 0;
+	countdown = 1;
+	bad += mt_dma_unmap(&map, 0) != 0;
+	countdown = 1;
+	bad += mt_listener_unregister(&w->l.l) != 0;
+	countdown = 1;
+	bad += mt_space_destroy(w->sp) != 0;
+	countdown = 1;
+	bad += mt_space_destroy(w->sp2) != 0;
+	countdown = 1;
+	mt_region_put(w->root);
+	mt_region_put(w->box);
+	mt_region_put(w->ram);
+	mt_region_put(w->rom);
+	mt_region_put(w->romd);
+	mt_region_put(w->io);
+	mt_region_put(w->alias);
+	mt_region_put(w->orphan);
+	countdown = 1;
+	bad += mt_topology_sync(w->t) != 0;
+	countdown = 1;
+	bad += mt_topology_destroy(w->t) != 0;
+	countdown = 0;
+	fclose(w->fp);
+	close(w->fd);
+	is_int(bad, 0, "taking all down needs no memory");
+	is_int(live, live_was, "and leaves none behind");
+	free(w);
+}
+
+int
+main(void)
+{
+	struct world *w;
+	size_t i;
+
+	begin_failing();
+	/* What the C library and liburcu keep for themselves. */
+	must((w = malloc(sizeof(*w))) != NULL);
+	begin(w);
+	do_access(w);
+	free(picture(w));
+	must(end(w));
+	free(w);
+
+	test_topology();
+	for (i = 0; i < T_COUNT(calls); i++)
+		test_call(&calls[i]);
+	test_end();
+	return (done());
+}

@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Writers that move, switch, make and destroy regions, against readers,
+ * mappers and watchers, for T_SECONDS.  All that a reader sees must be of one
+ * view, and what it uses must be alive.
+ */
+
+#include <inttypes.h>
+#include <sched.h>
+#include <time.h>
+
+#include "t/util.h"
+
+#define PAGE		0x1000
+#define SWAPPED		0		/* two that change places */
+#define FLEETING	0x4000		/* RAM that comes and goes */
+#define DEVICE		0x8000		/* as devices do */
+#define WINDOW		0xc000		/* a window onto the first two */
+
+#define ALIVE		0x600d600du
+#define DEAD		0xdeaddeadu
+
+struct device {
+	unsigned int magic;
+	uint8_t byte;
+};
+
+static struct mt_topology *t;
+static struct mt_region *root, *a, *b, *window;
+static struct mt_space *sp;
+static unsigned int stop;		/* atomic */
+static unsigned int errors;		/* atomic */
+static unsigned int made, gone;		/* atomic: of what has an owner */
+
+static bool
+running(void)
+{
+	return (__atomic_load_n(&stop, __ATOMIC_RELAXED) == 0);
+}
+
+#define check(cond, what) do {						\
+	if (!(cond) && __atomic_fetch_add(&errors, 1,			\
+	    __ATOMIC_RELAXED) < 10)					\
+		diag("%s (errno %d) at line %d", what, errno, __LINE__);\
+} while (0)
+
+/* --- devices ----------------------------------------------------------- */
+
+static void
+device_put(void *arg)
+{
+	struct device *d = arg;
+
+	check(d->magic == ALIVE, "an owner is put twice");
+	d->magic = DEAD;
+	free(d);
+	__atomic_add_fetch(&gone, 1, __ATOMIC_RELAXED);
+}
+
+static struct device *
+device_make(uint8_t byte)
+{
+	struct device *d = malloc(sizeof(*d));
+
+	must(d != NULL);
+	d->magic = ALIVE;
+	d->byte = byte;
+	__atomic_add_fetch(&made, 1, __ATOMIC_RELAXED);
+	return (d);
+}
+
+static enum mt_result
+device_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	struct device *d = arg;
+
+	(void)attrs;
+	check(d->magic == ALIVE, "a read of a dead device");
+	check(off + size <= PAGE, "a read past the end");
+	*val = UINT64_C(0x0101010101010101) * d->byte;
+	return (MT_OK);
+}
+
+static enum mt_result
+device_write(void *arg, mt_addr off, unsigned int size, uint64_t val,
+    struct mt_attrs attrs)
+{
+	struct device *d = arg;
+
+	(void)val, (void)attrs;
+	check(d->magic == ALIVE, "a write of a dead device");
+	check(off + size <= PAGE, "a write past the end");
+	return (MT_OK);
+}
+
+static const struct mt_io_ops device_ops = {
+	.read = device_read,
+	.write = device_write,
+};
+
+/* --- writers ----------------------------------------------------------- */
+
+/* Two regions change places; never is one of them missing or doubled. */
+static unsigned int
+swap(uint64_t *seed)
+{
+	bool first = mt_region_addr(a) == 0;
+
+	check(mt_topology_begin(t) == 0, "begin");
+	check(mt_region_move(a, first ? PAGE : 0) == 0,
+	    "move");
+	if (t_below(seed, 4) == 0)
+		sched_yield();
+	check(mt_region_move(b, first ? 0 : PAGE) == 0,
+	    "move");
+	check(mt_topology_commit(t) == 0, "commit");
+	return (1);
+}
+
+/* A region that is made, shown, hidden and let go of. */
+static unsigned int
+fleet(uint64_t *seed)
+{
+	bool is_io = t_below(seed, 2) == 0;
+	uint8_t byte = (uint8_t)(1 + t_below(seed, 255));
+	struct device *d = device_make(byte);
+	struct mt_region *r;
+
+	if (is_io)
+		r = mt_region_create_io(t, "device", PAGE - 1, &device_ops,
+		    d);
+	else if ((r = mt_region_create_ram(t, "fleeting", PAGE - 1, NULL)) !=
+	    NULL)
+		memset(mt_region_ptr(r), byte, PAGE);
+	must(r != NULL);
+	check(mt_region_set_owner(r, d, device_put) == 0, "set_owner");
+	check(mt_region_add(root, r, is_io ? DEVICE : FLEETING,
+	    (int)t_below(seed, 3)) == 0, "add");
+	if (t_below(seed, 2) == 0) {
+		check(mt_region_set_enabled(r, false) == 0, "disable");
+		check(mt_region_set_enabled(r, true) == 0, "enable");
+	}
+	if (t_below(seed, 2) == 0)
+		sched_yield();
+	check(mt_region_del(r) == 0, "del");
+	mt_region_put(r);
+	return (4);
+}
+
+/* The window is switched and moved; spaces and listeners come and go. */
+static void
+count(void *arg, struct mt_space *space, const struct mt_section *sec)
+{
+	(void)space;
+	++*(unsigned int *)arg;
+	check(mt_region_name(sec->region)[0] != '\0', "a section");
+}
+
+static unsigned int
+rearrange(uint64_t *seed)
+{
+	unsigned int added = 0, deleted = 0;
+	struct mt_listener l = { .arg = &added, .add = count };
+	struct mt_listener l2 = { .arg = &deleted, .del = count };
+	struct mt_space *other;
+
+	check(mt_region_set_alias_offset(window, t_below(seed, 2) * PAGE) ==
+	    0, "alias offset");
+	check(mt_region_set_readonly(window, t_below(seed, 2) == 0) == 0,
+	    "readonly");
+	if (t_below(seed, 8) != 0)
+		return (2);
+	other = mt_space_create(t_below(seed, 2) == 0 ? root : window, "x");
+	must(other != NULL);
+	check(mt_listener_register(other, &l) == 0, "register");
+	check(mt_listener_register(other, &l2) == 0, "register");
+	check(added > 0, "a listener is told what there is");
+	check(mt_listener_unregister(&l) == 0, "unregister");
+	check(mt_listener_unregister(&l2) == 0, "unregister");
+	check(mt_space_destroy(other) == 0, "destroy");
+	if (t_below(seed, 4) == 0)
+		check(mt_topology_sync(t) == 0, "sync");
+	return (4);
+}
+
+/* --- readers ----------------------------------------------------------- */
+
+static bool
+all_equal(const uint8_t *buf, size_t len)
+{
+	size_t i;
+
+	for (i = 1; i < len; i++)
+		if (buf[i] != buf[0])
+			return (false);
+	return (true);
+}
+
+static bool
+is_swapped(const uint8_t *lo, const uint8_t *hi, size_t len)
+{
+	return (all_equal(lo, len) && all_equal(hi, len) &&
+	    ((*lo == 0xaa && *hi == 0xbb) || (*lo == 0xbb && *hi == 0xaa)));
+}
+
+/* One read is of one view. */
+static unsigned int
+reads(uint64_t *seed)
+{
+	uint64_t val;
+	uint8_t buf[32];
+	enum mt_result res;
+
+	res = mt_space_read(sp, SWAPPED + PAGE - 16, buf, 32, MT_ATTRS_NONE);
+	check(res == MT_OK && is_swapped(buf, buf + 16, 16),
+	    "a read across two regions that change places");
+	res = mt_space_load_le64(sp, SWAPPED + PAGE - 4, &val);
+	check(res == MT_OK && (val == 0xaaaaaaaabbbbbbbb ||
+	    val == 0xbbbbbbbbaaaaaaaa), "a load across them");
+	res = mt_space_read(sp, WINDOW, buf, 32, MT_ATTRS_NONE);
+	check(res == MT_OK && all_equal(buf, 32) &&
+	    (buf[0] == 0xaa || buf[0] == 0xbb), "a read of the window");
+	res = mt_space_read(sp, FLEETING + t_below(seed, PAGE - 32), buf, 32,
+	    MT_ATTRS_NONE);
+	check(all_equal(buf, 32) && (res == MT_OK) == (buf[0] != 0) &&
+	    (res == MT_OK || res == MT_DECODE), "a read of fleeting RAM");
+	res = mt_space_read(sp, DEVICE + t_below(seed, PAGE - 32), buf, 32,
+	    MT_ATTRS_NONE);
+	check(all_equal(buf, 32) && (res == MT_OK) == (buf[0] != 0) &&
+	    (res == MT_OK || res == MT_DECODE), "a read of a device");
+	res = mt_space_store_le32(sp, DEVICE, 0);
+	check(res == MT_OK || res == MT_DECODE, "a write of a device");
+	(void)mt_space_valid(sp, DEVICE, 64, true, MT_ATTRS_NONE);
+	return (7);
+}
+
+/* A view that was taken is whole and stays as it is. */
+static unsigned int
+looks(uint64_t *seed)
+{
+	struct mt_view *v = mt_space_view(sp);
+	struct mt_section sec, again;
+	unsigned int as = 0, bs = 0;
+	size_t n = 0;
+	mt_addr at;
+
+	for (at = 0; mt_view_next(v, at, &sec); at = sec.range.last + 1) {
+		n++;
+		check(sec.range.first >= at, "an order of sections");
+		check(sec.off + (sec.range.last - sec.range.first) <
+		    2 * PAGE, "an offset");
+		if (sec.range.first >= 2 * PAGE)
+			continue;
+		check(sec.range.first % PAGE == 0 && sec.off == 0 &&
+		    sec.range.last % PAGE == PAGE - 1, "half a region");
+		as += sec.region == a;
+		bs += sec.region == b;
+		if (t_below(seed, 8) == 0)
+			sched_yield();
+	}
+	check(as == 1 && bs == 1, "each region is there once");
+	check(n == mt_view_count(v), "a count of sections");
+	if (mt_view_next(v, FLEETING, &sec) &&
+	    mt_view_next(v, FLEETING, &again))
+		check(sec.region == again.region &&
+		    mt_region_name(sec.region)[0] != '\0', "a view changes");
+	mt_view_put(v);
+	return (1);
+}
+
+/* What was found is alive. */
+static unsigned int
+finds(uint64_t *seed)
+{
+	mt_addr at = t_below(seed, 2) == 0 ? FLEETING : DEVICE;
+	struct mt_section sec;
+	struct device *d;
+	uint8_t byte;
+
+	if (mt_space_find(sp, (struct mt_range){ at, at + PAGE - 1 }, &sec) ==
+	    -1) {
+		check(errno == ENOENT, "find");
+		return (1);
+	}
+	if (t_below(seed, 2) == 0)
+		sched_yield();
+	d = mt_region_arg(sec.region);
+	if (d != NULL)
+		check(d->magic == ALIVE, "a found device");
+	else {
+		byte = *(volatile uint8_t *)mt_region_ptr(sec.region);
+		check(byte != 0, "found RAM");
+	}
+	mt_region_put(sec.region);
+	return (1);
+}
+
+/* What was mapped stays, though it is gone. */
+static unsigned int
+maps(uint64_t *seed)
+{
+	static const mt_addr where[] = { SWAPPED, WINDOW, FLEETING, DEVICE };
+	mt_addr at = where[t_below(seed, T_COUNT(where))];
+	bool is_write = at == DEVICE && t_below(seed, 2) == 0;
+	struct mt_mapping m;
+	uint8_t byte;
+
+	if (mt_dma_map(sp, at, 256, is_write ? MT_DMA_WRITE : MT_DMA_READ,
+	    MT_ATTRS_NONE, &m) == -1) {
+		check(errno == EAGAIN || errno == EFAULT, "map");
+		check(at != SWAPPED && at != WINDOW, "nothing to map");
+		return (1);
+	}
+	if (!is_write) {
+		byte = *(uint8_t *)m.ptr;
+		check((byte != 0 && all_equal(m.ptr, m.len)) ||
+		    (byte == 0 && m.result != MT_OK), "mapped bytes");
+		if (t_below(seed, 2) == 0)
+			sched_yield();
+		check(*(volatile uint8_t *)m.ptr == byte,
+		    "mapped bytes change");
+	} else
+		memset(m.ptr, 0xff, m.len);
+	if (mt_dma_unmap(&m, is_write ? m.len : 0) == -1)
+		check(errno == EIO && is_write, "unmap");
+	return (1);
+}
+
+/* --- threads ----------------------------------------------------------- */
+
+static struct thread {
+	const char *name;
+	unsigned int (*run)(uint64_t *seed);
+	uint64_t seed;
+	unsigned long n;
+	pthread_t id;
+} threads[] = {
+	{ .name = "swap", .run = swap },
+	{ .name = "fleet", .run = fleet },
+	{ .name = "fleet", .run = fleet },
+	{ .name = "rearrange", .run = rearrange },
+	{ .name = "reads", .run = reads },
+	{ .name = "reads", .run = reads },
+	{ .name = "looks", .run = looks },
+	{ .name = "finds", .run = finds },
+	{ .name = "maps", .run = maps },
+	{ .name = "maps", .run = maps },
+};
+
+static void *
+run_thread(void *arg)
+{
+	struct thread *thread = arg;
+
+	while (running())
+		thread->n += thread->run(&thread->seed);
+	return (NULL);
+}
+
+int
+main(void)
+{
+	double seconds = getenv("T_SECONDS") != NULL ?
+	    atof(getenv("T_SECONDS")) : 1;
+	uint64_t seed = t_env("T_SEED", (uint64_t)time(NULL));
+	struct mt_region *pair;
+	bool all = true;
+	size_t i;
+
+	if (seconds > 30)
+		alarm((unsigned int)seconds * 2);
+	diag("T_SEED=%" PRIu64 " T_SECONDS=%g", seed, seconds);
+	t = t_topology();
+	root = t_container(t, "root", 0x10000);
+	pair = t_add(root, SWAPPED, 0, t_container(t, "pair", 2 * PAGE));
+	a = t_add(pair, 0, 0, t_ram(t, "a", PAGE));
+	b = t_add(pair, PAGE, 0, t_ram(t, "b", PAGE));
+	memset(mt_region_ptr(a), 0xaa, PAGE);
+	memset(mt_region_ptr(b), 0xbb, PAGE);
+	window = t_add(root, WINDOW, 0, t_alias(t, "window", pair, 0, 0x100));
+	sp = t_space(root);
+	mt_dma_set_bounce_limit(sp, 300);
+
+	for (i = 0; i < T_COUNT(threads); i++) {
+		threads[i].seed = seed + i;
+		must(pthread_create(&threads[i].id, NULL, run_thread,
+		    &threads[i]) == 0);
+	}
+	usleep((useconds_t)(seconds * 1e6));
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < T_COUNT(threads); i++) {
+		pthread_join(threads[i].id, NULL);
+		diag("%s: %lu", threads[i].name, threads[i].n);
+		all = all && threads[i].n > 0;
+	}
+	is_int(errors, 0, "all that was seen was whole and alive");
+	ok(all, "every thread got on");
+	is_int(mt_dma_bounce_used(sp), 0, "all bounce budget has come back");
+	works(mt_topology_sync(t), "wait");
+	is_int(gone, made, "all that was made and let go of has gone");
+	works(mt_space_destroy(sp), "the space goes");
+	mt_region_put(root);
+	works(mt_topology_sync(t), "wait");
+	t_end(t);
+	return (done());
+}
