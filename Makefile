@@ -50,6 +50,7 @@ VD_PKGS		= libbsd jansson
 MT_SRCS		= \
 	libmemtree/access.c \
 	libmemtree/bounce.c \
+	libmemtree/children.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
 	libmemtree/listener.c \
@@ -59,6 +60,7 @@ MT_SRCS		= \
 	libmemtree/render.c \
 	libmemtree/space.c \
 	libmemtree/topology.c \
+	libmemtree/tree.c \
 	libmemtree/view.c
 
 MT_HDRS		= \

@@ -228,11 +228,12 @@ void
 mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
     struct mt_attrs attrs, struct mt__hit *hit)
 {
-	const struct mt__span *span = mt__view_search(v, addr);
+	const struct mt__span *span = mt__tree_at(v->top, addr);
 	bool direct;
 
 	hit->host = NULL;
-	if (span == NULL || span->range.first > addr) {
+	if (span == NULL) {
+		span = mt__tree_next(v->top, addr);
 		hit->span = NULL;
 		hit->room = (span == NULL ? MT_LAST_MAX :
 		    span->range.first - 1) - addr;

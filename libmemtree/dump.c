@@ -87,18 +87,26 @@ static int
 dump_tree(FILE *fp, struct mt_region *r, mt_addr base, unsigned int depth,
     struct targets *targets)
 {
+	struct mt_topology *t = r->topology;
+	size_t i, bottom = t->scratch_n, top;
 	struct mt_region *child;
+	int ret = 0;
 
 	dump_line(fp, r, base, depth);
 	/* Where r is written, it need not be written as a target. */
-	r->visited = r->topology->visit;
+	r->visited = t->visit;
 	if (r->kind == MT_ALIAS && remember(targets, r->target) == -1)
 		return (-1);
-	TAILQ_FOREACH(child, &r->children, sibling)
-		if (dump_tree(fp, child, base + child->state.addr, depth + 1,
-		    targets) == -1)
-			return (-1);
-	return (0);
+	if (mt__children_push(r, 0, MT_LAST_MAX) == -1)
+		return (-1);
+	top = t->scratch_n;
+	for (i = bottom; i < top && ret == 0; i++) {
+		child = t->scratch[i];
+		ret = dump_tree(fp, child, base + child->state.addr,
+		    depth + 1, targets);
+	}
+	t->scratch_n = bottom;
+	return (ret);
 }
 
 int
@@ -135,13 +143,11 @@ int
 mt_dump_view(FILE *fp, struct mt_space *sp)
 {
 	struct mt_view *v = mt_space_view(sp);
-	const struct mt__span *span;
-	size_t i;
+	const struct mt__span *span = mt__view_search(v, 0);
 
 	fprintf(fp, "space %s, root %s, %zu section%s\n", sp->name,
-	    sp->root->region->name, v->nspans, v->nspans == 1 ? "" : "s");
-	for (i = 0; i < v->nspans; i++) {
-		span = &v->spans[i];
+	    sp->root->region->name, v->count, v->count == 1 ? "" : "s");
+	while (span != NULL) {
 		fprintf(fp, "  %016" PRIx64 "-%016" PRIx64 " (%s%s%s): %s",
 		    span->range.first, span->range.last,
 		    (span->flags & MT_SECTION_NONVOLATILE) != 0 ? "nv-" : "",
@@ -154,6 +160,8 @@ mt_dump_view(FILE *fp, struct mt_space *sp)
 		    span->region->kind != MT_ROM)
 			fputs(" [read-only]", fp);
 		fputc('\n', fp);
+		span = span->range.last == MT_LAST_MAX ? NULL :
+		    mt__view_search(v, span->range.last + 1);
 	}
 	mt_view_put(v);
 	return (ferror(fp) ? -1 : 0);

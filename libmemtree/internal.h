@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 
 #include <bsd/sys/queue.h>
+#include <bsd/sys/tree.h>
 
 #include <libmemtree/memtree.h>
 
@@ -71,33 +72,70 @@ bool	mt__reading(void);
 
 struct mt__undo;
 
+TAILQ_HEAD(mt__spans, mt__span);
+TAILQ_HEAD(mt__nodes, mt__node);
+
+/* Ranges of a root that may look different now. */
+struct mt__dirty {
+	struct mt_range *ranges;
+	size_t n;
+	size_t room;
+	bool whole;			/* all of it; ranges do not matter */
+};
+
+/*
+ * The next view of a root while it is made.  Nodes and spans of the view that
+ * is published are not changed: what replaces them carries the build's number
+ * and may be changed in place.
+ */
+struct mt__build {
+	uint64_t number;
+	uintptr_t top;			/* as mt_view.top */
+	size_t count;			/* of spans */
+	struct mt__nodes new_nodes;
+	struct mt__nodes old_nodes;	/* replaced, but for their links as was */
+	struct mt__spans adds;		/* ascending */
+	struct mt__spans dels;		/* ascending */
+};
+
 /* A region that is the root of spaces, and the view that they share. */
 struct mt__root {
-	LIST_ENTRY(mt__root) entry;	/* [t] */
+	LIST_ENTRY(mt__root) entry;	/* [t] while dirty */
 	struct mt_region *region;	/* [I] holds a reference */
 	struct mt_view *view;		/* [t] holds a reference, never NULL */
 	struct mt_view *next_view;	/* [t] during a commit */
-	unsigned int nspaces;		/* [t] */
+	struct mt__dirty dirty;		/* [t] */
+	struct mt__build build;		/* [t] during a commit */
+	bool is_dirty;			/* [t] is in dirty_roots */
+	TAILQ_HEAD(, mt_space) spaces;	/* [t] in order of creation */
 };
+
+struct mt__piece;
+RB_HEAD(mt__pieces, mt__piece);
 
 struct mt_topology {
 	pthread_mutex_t lock;
 	_Atomic(uintptr_t) owner;	/* [a] thread that holds lock, or 0 */
 	unsigned int depth;		/* [t] nested transactions */
 	bool notifying;			/* [t] listeners are being called */
-	bool dirty;			/* [t] some view may be out of date */
 	uint64_t seq;			/* [t] last place in a sibling order */
 	uint64_t visit;			/* [t] stamp of the last walk */
-	LIST_HEAD(, mt__root) roots;	/* [t] */
-	TAILQ_HEAD(, mt_space) spaces;	/* [t] in order of creation */
+	uint64_t builds;		/* [t] number of the last build */
+	LIST_HEAD(, mt__root) dirty_roots;	/* [t] */
 	SLIST_HEAD(, mt__undo) undo;	/* [t] newest first */
-	_Atomic(size_t) objects;	/* [a] regions and views alive */
+	struct mt_region **scratch;	/* [t] children of windows, a stack */
+	size_t scratch_n;		/* [t] */
+	size_t scratch_room;		/* [t] */
+	_Atomic(size_t) objects;	/* [a] spaces, regions, views alive */
 	struct mt__reclaim reclaim;
 };
 
 bool	mt__topology_is_mine(struct mt_topology *t);
 /* Remember r as it is now, to be restored if the transaction fails. */
 int	mt__topology_log(struct mt_topology *t, struct mt_region *r);
+/* The offsets [first, last] of r may look different: tell every root. */
+void	mt__touch(struct mt_region *r, mt_addr first, mt_addr last);
+void	mt__root_touch(struct mt__root *root, mt_addr first, mt_addr last);
 
 /* --- region.c ------------------------------------------------------------ */
 
@@ -115,7 +153,7 @@ struct mt__state {
 	bool rom_mode;
 };
 
-TAILQ_HEAD(mt__children, mt_region);
+RB_HEAD(mt__children, mt_region);
 
 struct mt_region {
 	struct mt__retired retired;	/* by whoever drops the last ref */
@@ -136,8 +174,11 @@ struct mt_region {
 	bool write_protected;		/* [I] ptr must not be written */
 	/* the tree */
 	struct mt__state state;		/* [t] */
-	struct mt__children children;	/* [t] in the order in which they win */
-	TAILQ_ENTRY(mt_region) sibling;	/* [t] */
+	struct mt__children children;	/* [t] by address */
+	RB_ENTRY(mt_region) sibling;	/* [t] in the parent's children */
+	mt_addr subtree_last;		/* [t] last address below sibling */
+	LIST_HEAD(, mt_region) aliases;	/* [t] whose target this is */
+	LIST_ENTRY(mt_region) alias;	/* [t] in the target's aliases */
 	uint64_t visited;		/* [t] stamp of the last walk */
 	struct mt__root *root;		/* [t] NULL: root of no space */
 	void *owner;			/* [I] once set */
@@ -146,12 +187,29 @@ struct mt_region {
 
 /* Put r into a state: what changes and rollbacks share.  Does not log. */
 void	mt__region_apply(struct mt_region *r, const struct mt__state *state);
-/* Is this memory that can be lent?  Then also outside the tree. */
+/* Is this plain memory? */
 static inline bool
 mt__region_is_ram(const struct mt_region *r)
 {
 	return (r->kind == MT_RAM || r->kind == MT_ROM);
 }
+
+/* --- children.c ---------------------------------------------------------- */
+
+/* Siblings are indexed by where they begin and end. */
+void	mt__children_insert(struct mt_region *parent, struct mt_region *r);
+void	mt__children_remove(struct mt_region *parent, struct mt_region *r);
+struct mt_region *mt__children_any(const struct mt_region *parent);
+/* For the walk of all, in no useful order. */
+struct mt_region *mt__children_first(const struct mt_region *parent);
+struct mt_region *mt__children_next(const struct mt_region *r);
+/*
+ * Push those that reach into the offsets [first, last] of parent on the
+ * topology's scratch stack, in the order in which they win.  The caller pops
+ * them by setting scratch_n back to what it was.
+ */
+int	mt__children_push(const struct mt_region *parent, mt_addr first,
+	    mt_addr last);
 
 /* --- ram.c --------------------------------------------------------------- */
 
@@ -164,42 +222,115 @@ void	mt__ram_fini(struct mt_region *r);
 #define MT__DIRECT_WRITE	(1u << 9)	/* writable at host */
 #define MT__SECTION_FLAGS	0xffu		/* those of struct mt_section */
 
-/* A range of a view, with all that an access needs to know. */
+/*
+ * A range of a view, with all that an access needs to know.  Belongs to the
+ * views between the commit that made it and the one that replaced it.
+ */
 struct mt__span {
 	struct mt_range range;
+	uint8_t *host;			/* of range.first; NULL: no memory */
+	unsigned int flags;
 	struct mt_region *region;	/* counted */
 	mt_addr off;			/* in region, of range.first */
 	mt_addr region_last;		/* where accesses are cut */
-	uint8_t *host;			/* of range.first; NULL: no memory */
-	unsigned int flags;
+	uint64_t build;			/* that made it */
+	TAILQ_ENTRY(mt__span) link;	/* in adds, then in a view's garbage */
 };
 
+/*
+ * Garbage is what this view has and the next one has not.  Views before it may
+ * have it, too; so a view holds a reference to the next one, views die in the
+ * order in which they were published, and each takes its garbage along.  The
+ * last one takes the whole tree.
+ */
 struct mt_view {
 	struct mt__retired retired;	/* by the commit that replaces it */
 	struct mt_topology *topology;	/* [I] */
 	_Atomic(size_t) refs;		/* [a] */
-	size_t nspans;			/* [I] */
-	struct mt__span *spans;		/* [I] ascending */
-	mt_addr *lasts;			/* [I] range.last of each: searched */
+	uintptr_t top;			/* [I] the tree: see tree.c */
+	size_t count;			/* [I] of spans */
+	struct mt_view *next;		/* set once, before it is retired */
+	struct mt__nodes old_nodes;	/* garbage; as next */
+	struct mt__spans old_spans;	/* garbage; as next */
 };
 
-/* An empty view with room for nspans spans, and one reference. */
-struct mt_view *mt__view_alloc(struct mt_topology *t, size_t nspans);
+/* An empty view with one reference. */
+struct mt_view *mt__view_alloc(struct mt_topology *t);
 /* The first span that ends at or after addr, or NULL. */
 const struct mt__span *mt__view_search(const struct mt_view *v, mt_addr addr);
-bool	mt__view_equal(const struct mt_view *a, const struct mt_view *b);
 void	mt__section_of(const struct mt__span *span, struct mt_section *sec);
 /* Put v when no reader can see it any more. */
 void	mt__view_retire(struct mt_view *v);
 
-/* Call fn for the sections of a that b does not have, ascending. */
-void	mt__view_diff(const struct mt_view *a, const struct mt_view *b,
-	    void (*fn)(void *arg, const struct mt_section *sec), void *arg);
+/* --- tree.c -------------------------------------------------------------- */
+
+#define MT__BITS	6
+#define MT__FAN		(1u << MT__BITS)
+
+/*
+ * A node of the radix tree over addresses.  A slot is 0, a span, or a node
+ * (its address plus 1).  A slot has a span when no other one reaches into the
+ * slot's addresses; the span need not fill them.  A node may be smaller than
+ * the slot that it is in, and then has all that the slot has.
+ */
+struct mt__node {
+	mt_addr base;			/* of its addresses */
+	mt_addr mask;			/* of the bits of base that matter */
+	uint8_t shift;			/* of an address, to a slot's number */
+	uint8_t used;			/* slots that are not 0 */
+	uint64_t build;			/* that made it */
+	TAILQ_ENTRY(mt__node) link;
+	uintptr_t slots[MT__FAN];
+};
+
+static inline bool
+mt__is_node(uintptr_t slot)
+{
+	return ((slot & 1) != 0);
+}
+
+static inline struct mt__node *
+mt__to_node(uintptr_t slot)
+{
+	return ((struct mt__node *)(slot - 1));
+}
+
+/* The span that has addr, or NULL: the path of every access. */
+static inline const struct mt__span *
+mt__tree_at(uintptr_t slot, mt_addr addr)
+{
+	const struct mt__node *n;
+	const struct mt__span *span;
+
+	while (mt__is_node(slot)) {
+		n = mt__to_node(slot);
+		if (((addr ^ n->base) & n->mask) != 0)
+			return (NULL);
+		slot = n->slots[(addr >> n->shift) & (MT__FAN - 1)];
+	}
+	span = (const struct mt__span *)slot;
+	if (span == NULL || addr < span->range.first ||
+	    addr > span->range.last)
+		return (NULL);
+	return (span);
+}
+
+const struct mt__span *mt__tree_next(uintptr_t slot, mt_addr addr);
+void	mt__tree_free(uintptr_t slot);		/* with all spans */
+void	mt__span_free(struct mt__span *span);
+
+void	mt__build_begin(struct mt__build *b, uint64_t number,
+	    const struct mt_view *v);
+/* Take a span out, put one in: b->dels and b->adds have them then. */
+int	mt__build_del(struct mt__build *b, struct mt__span *span);
+int	mt__build_add(struct mt__build *b, struct mt__span *span);
+void	mt__build_abort(struct mt__build *b);
 
 /* --- render.c ------------------------------------------------------------ */
 
-/* Make the view of a root: NULL with ENOMEM if there is no memory. */
-struct mt_view *mt__render(struct mt_region *root);
+/* Bring [first, last] of a build up to date with the tree under region. */
+int	mt__render(struct mt__build *b, struct mt_region *region,
+	    mt_addr first, mt_addr last);
 
 /* --- space.c, access.c --------------------------------------------------- */
 
@@ -209,7 +340,7 @@ struct mt_space {
 	struct mt_topology *topology;	/* [I] */
 	struct mt__root *root;		/* [I] */
 	char *name;			/* [I] */
-	TAILQ_ENTRY(mt_space) entry;	/* [t] */
+	TAILQ_ENTRY(mt_space) entry;	/* [t] in its root's spaces */
 	struct mt_listener *listeners;	/* [t] ascending by prio */
 	/* bounce.c */
 	_Atomic(size_t) bounce_limit;	/* [a] */
@@ -257,8 +388,7 @@ bool	mt__bounce_idle(struct mt_space *sp);
 
 /* --- listener.c ---------------------------------------------------------- */
 
-/* Tell the listeners of sp that its view was old and is now new. */
-void	mt__listener_notify(struct mt_space *sp, const struct mt_view *old,
-	    const struct mt_view *new);
+/* Tell the listeners of sp what has gone and what has come. */
+void	mt__listener_notify(struct mt_space *sp, const struct mt__build *b);
 
 #endif

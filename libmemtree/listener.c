@@ -44,17 +44,26 @@ tell_del(void *arg, const struct mt_section *sec)
 }
 
 void
-mt__listener_notify(struct mt_space *sp, const struct mt_view *old,
-    const struct mt_view *new)
+mt__listener_notify(struct mt_space *sp, const struct mt__build *b)
 {
 	struct notice n = { .sp = sp };
+	const struct mt__span *span;
+	struct mt_section sec;
 	struct mt_listener *l;
 
+	if (sp->listeners == NULL)
+		return;
 	for (l = sp->listeners; l != NULL; l = l->next)
 		if (l->begin != NULL)
 			l->begin(l->arg, sp);
-	mt__view_diff(old, new, tell_del, &n);
-	mt__view_diff(new, old, tell_add, &n);
+	TAILQ_FOREACH(span, &b->dels, link) {
+		mt__section_of(span, &sec);
+		tell_del(&n, &sec);
+	}
+	TAILQ_FOREACH(span, &b->adds, link) {
+		mt__section_of(span, &sec);
+		tell_add(&n, &sec);
+	}
 	for (l = sp->listeners; l != NULL; l = l->next)
 		if (l->commit != NULL)
 			l->commit(l->arg, sp);
@@ -98,16 +107,19 @@ replay(struct mt_space *sp, struct mt_listener *l,
     void (*tell)(void *, const struct mt_section *))
 {
 	struct notice n = { .sp = sp, .only = l };
-	const struct mt_view *v = sp->root->view;
+	const struct mt__span *span;
 	struct mt_section sec;
-	size_t i;
+	mt_addr addr = 0;
 
 	sp->topology->notifying = true;
 	if (l->begin != NULL)
 		l->begin(l->arg, sp);
-	for (i = 0; i < v->nspans; i++) {
-		mt__section_of(&v->spans[i], &sec);
+	while ((span = mt__view_search(sp->root->view, addr)) != NULL) {
+		mt__section_of(span, &sec);
 		tell(&n, &sec);
+		if (sec.range.last == MT_LAST_MAX)
+			break;
+		addr = sec.range.last + 1;
 	}
 	if (l->commit != NULL)
 		l->commit(l->arg, sp);

@@ -28,7 +28,8 @@ create(struct mt_topology *t, enum mt_kind kind, const char *name,
 	r->state.enabled = true;
 	r->state.readonly = kind == MT_ROM;
 	r->state.rom_mode = kind == MT_ROM_DEVICE;
-	TAILQ_INIT(&r->children);
+	RB_INIT(&r->children);
+	LIST_INIT(&r->aliases);
 	atomic_fetch_add_explicit(&t->objects, 1, memory_order_relaxed);
 	return (r);
 }
@@ -65,6 +66,7 @@ mt_region_create_alias(struct mt_topology *t, const char *name,
     struct mt_region *target, mt_addr off, mt_addr last)
 {
 	struct mt_region *r;
+	bool mine;
 
 	if (target->topology != t) {
 		errno = EXDEV;
@@ -74,6 +76,12 @@ mt_region_create_alias(struct mt_topology *t, const char *name,
 		return (NULL);
 	r->target = mt_region_get(target);
 	r->state.alias_off = off;
+	mine = mt__topology_is_mine(t);
+	if (!mine)
+		pthread_mutex_lock(&t->lock);
+	LIST_INSERT_HEAD(&target->aliases, r, alias);
+	if (!mine)
+		pthread_mutex_unlock(&t->lock);
 	return (r);
 }
 
@@ -165,19 +173,20 @@ release(struct mt__retired *retired)
 {
 	struct mt_region *r = (struct mt_region *)(void *)retired;
 	struct mt_topology *t = r->topology;
-	struct mt__children orphans = TAILQ_HEAD_INITIALIZER(orphans);
 	struct mt_region *child;
 
-	if (!TAILQ_EMPTY(&r->children)) {
+	if (r->target != NULL) {
 		pthread_mutex_lock(&t->lock);
-		TAILQ_FOREACH(child, &r->children, sibling)
-			child->state.parent = NULL;
-		TAILQ_CONCAT(&orphans, &r->children, sibling);
+		LIST_REMOVE(r, alias);
 		pthread_mutex_unlock(&t->lock);
-		while ((child = TAILQ_FIRST(&orphans)) != NULL) {
-			TAILQ_REMOVE(&orphans, child, sibling);
-			mt_region_put(child);
-		}
+	}
+	/* No writer looks at the children but by their parent pointers. */
+	while ((child = mt__children_any(r)) != NULL) {
+		pthread_mutex_lock(&t->lock);
+		mt__children_remove(r, child);
+		child->state.parent = NULL;
+		pthread_mutex_unlock(&t->lock);
+		mt_region_put(child);
 	}
 	mt_region_put(r->target);
 	mt__ram_fini(r);
@@ -229,39 +238,19 @@ mt_region_set_owner(struct mt_region *r, void *owner, void (*put)(void *))
 
 /* --- changes ------------------------------------------------------------- */
 
-/* Siblings stand in the order in which they win. */
-static void
-link_child(struct mt_region *r)
-{
-	struct mt_region *parent = r->state.parent, *sib;
-
-	TAILQ_FOREACH(sib, &parent->children, sibling)
-		if (sib->state.prio < r->state.prio ||
-		    (sib->state.prio == r->state.prio &&
-		    sib->state.seq < r->state.seq))
-			break;
-	if (sib != NULL)
-		TAILQ_INSERT_BEFORE(sib, r, sibling);
-	else
-		TAILQ_INSERT_TAIL(&parent->children, r, sibling);
-}
-
 void
 mt__region_apply(struct mt_region *r, const struct mt__state *state)
 {
 	struct mt_region *old = r->state.parent;
-	bool relink;
 
-	relink = state->parent != old || state->seq != r->state.seq ||
-	    state->prio != r->state.prio;
 	/* The parent's reference; taken first, so that r cannot go between. */
 	if (old == NULL && state->parent != NULL)
 		mt_region_get(r);
-	if (relink && old != NULL)
-		TAILQ_REMOVE(&old->children, r, sibling);
+	if (old != NULL)
+		mt__children_remove(old, r);
 	r->state = *state;
-	if (relink && state->parent != NULL)
-		link_child(r);
+	if (state->parent != NULL)
+		mt__children_insert(state->parent, r);
 	if (old != NULL && state->parent == NULL)
 		mt_region_put(r);
 }
@@ -277,8 +266,10 @@ change(struct mt_region *r, const struct mt__state *state)
 		errno = ENOMEM;
 		return (-1);
 	}
+	/* Where it was seen, and where it is. */
+	mt__touch(r, 0, MT_LAST_MAX);
 	mt__region_apply(r, state);
-	t->dirty = true;
+	mt__touch(r, 0, MT_LAST_MAX);
 	return (mt_topology_commit(t));
 }
 
@@ -308,7 +299,8 @@ reaches(struct mt_region *r, const struct mt_region *needle, uint64_t stamp)
 		if (r->visited == stamp)
 			return (false);
 		r->visited = stamp;
-		TAILQ_FOREACH(child, &r->children, sibling)
+		for (child = mt__children_first(r); child != NULL;
+		    child = mt__children_next(child))
 			if (reaches(child, needle, stamp))
 				return (true);
 	}

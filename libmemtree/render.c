@@ -2,9 +2,11 @@
 /* Copyright (c) 2026 The memtree authors */
 
 /*
- * Flatten a region tree.  Walk it in the order in which regions win, children
- * before the region itself; each one that answers accesses paints the parts
- * of its window that nobody has painted yet.
+ * Flatten the part of a region tree that a range of addresses shows.  Walk it
+ * in the order in which regions win, children before the region itself; each
+ * one that answers accesses paints the parts of its window that nobody has
+ * painted yet.  Then put what came out into a build, together with what it
+ * continues on either side.
  *
  * A window is the range of addresses through which some region is seen,
  * together with the offset in that region that its first address shows.  It
@@ -20,26 +22,24 @@
 
 #include "internal.h"
 
-struct piece {
-	RB_ENTRY(piece) entry;
+struct mt__piece {
+	RB_ENTRY(mt__piece) entry;
 	struct mt_range range;
 	mt_addr off;
 	struct mt_region *region;
 	unsigned int flags;
 };
 
-RB_HEAD(pieces, piece);
-
 /* Pieces never overlap, so their first addresses order them. */
 static int
-compare(struct piece *a, struct piece *b)
+compare(struct mt__piece *a, struct mt__piece *b)
 {
 	if (a->range.first == b->range.first)
 		return (0);
 	return (a->range.first < b->range.first ? -1 : 1);
 }
 
-RB_GENERATE_INTERNAL(pieces, piece, entry, compare,
+RB_GENERATE_INTERNAL(mt__pieces, mt__piece, entry, compare,
     static __attribute__((unused)))
 
 struct window {
@@ -49,10 +49,10 @@ struct window {
 };
 
 static int
-insert(struct pieces *pieces, struct mt_region *r, const struct window *w,
+insert(struct mt__pieces *pieces, struct mt_region *r, const struct window *w,
     mt_addr first, mt_addr last)
 {
-	struct piece *p;
+	struct mt__piece *p;
 
 	if ((p = malloc(sizeof(*p))) == NULL)
 		return (-1);
@@ -61,20 +61,20 @@ insert(struct pieces *pieces, struct mt_region *r, const struct window *w,
 	p->off = w->off + (first - w->range.first);
 	p->region = r;
 	p->flags = w->flags;
-	RB_INSERT(pieces, pieces, p);
+	RB_INSERT(mt__pieces, pieces, p);
 	return (0);
 }
 
 /* The first piece that ends at or after addr. */
-static struct piece *
-piece_at(struct pieces *pieces, mt_addr addr)
+static struct mt__piece *
+piece_at(struct mt__pieces *pieces, mt_addr addr)
 {
-	struct piece key, *p, *before;
+	struct mt__piece key, *p, *before;
 
 	key.range.first = addr;
-	p = RB_NFIND(pieces, pieces, &key);
-	before = p != NULL ? RB_PREV(pieces, pieces, p) :
-	    RB_MAX(pieces, pieces);
+	p = RB_NFIND(mt__pieces, pieces, &key);
+	before = p != NULL ? RB_PREV(mt__pieces, pieces, p) :
+	    RB_MAX(mt__pieces, pieces);
 	if (before != NULL && before->range.last >= addr)
 		return (before);
 	return (p);
@@ -82,9 +82,9 @@ piece_at(struct pieces *pieces, mt_addr addr)
 
 /* Fill what is free in the window. */
 static int
-paint(struct pieces *pieces, struct mt_region *r, const struct window *w)
+paint(struct mt__pieces *pieces, struct mt_region *r, const struct window *w)
 {
-	struct piece *p = piece_at(pieces, w->range.first);
+	struct mt__piece *p = piece_at(pieces, w->range.first);
 	mt_addr addr = w->range.first;
 
 	for (;;) {
@@ -96,7 +96,7 @@ paint(struct pieces *pieces, struct mt_region *r, const struct window *w)
 		if (p->range.last >= w->range.last)
 			return (0);
 		addr = p->range.last + 1;
-		p = RB_NEXT(pieces, pieces, p);
+		p = RB_NEXT(mt__pieces, pieces, p);
 	}
 }
 
@@ -108,34 +108,41 @@ cut(struct window *w, mt_addr room)
 		w->range.last = w->range.first + room;
 }
 
-static int	walk(struct pieces *pieces, struct mt_region *r,
+static int	walk(struct mt__pieces *pieces, struct mt_region *r,
 		    struct window w);
 
 static int
-walk_children(struct pieces *pieces, struct mt_region *r,
+walk_children(struct mt__pieces *pieces, struct mt_region *r,
     const struct window *w)
 {
 	mt_addr end = w->off + (w->range.last - w->range.first);
+	struct mt_topology *t = r->topology;
+	size_t i, bottom = t->scratch_n, top;
 	struct mt_region *child;
 	struct window cw;
 	mt_addr first;
+	int ret = 0;
 
-	TAILQ_FOREACH(child, &r->children, sibling) {
-		if (child->state.addr > end)
-			continue;
+	if (mt__children_any(r) == NULL)
+		return (0);
+	if (mt__children_push(r, w->off, end) == -1)
+		return (-1);
+	top = t->scratch_n;
+	for (i = bottom; i < top && ret == 0; i++) {
+		child = t->scratch[i];
 		first = child->state.addr > w->off ? child->state.addr :
 		    w->off;
 		cw = *w;
 		cw.range.first += first - w->off;
 		cw.off = first - child->state.addr;
-		if (walk(pieces, child, cw) == -1)
-			return (-1);
+		ret = walk(pieces, child, cw);
 	}
-	return (0);
+	t->scratch_n = bottom;
+	return (ret);
 }
 
 static int
-walk(struct pieces *pieces, struct mt_region *r, struct window w)
+walk(struct mt__pieces *pieces, struct mt_region *r, struct window w)
 {
 	if (!r->state.enabled || w.off > r->state.last)
 		return (0);
@@ -165,25 +172,61 @@ walk(struct pieces *pieces, struct mt_region *r, struct window w)
 
 /* Does b go on where a ends, so that they are one section? */
 static bool
-continues(const struct piece *a, const struct piece *b)
+continues(const struct mt__piece *a, const struct mt__piece *b)
 {
 	return (a->range.last + 1 == b->range.first &&
 	    a->region == b->region && a->flags == b->flags &&
 	    a->off + (a->range.last - a->range.first) + 1 == b->off);
 }
 
+/* Make neighbours that continue each other one. */
 static void
-fill_span(struct mt__span *span, const struct piece *p)
+merge(struct mt__pieces *pieces)
+{
+	struct mt__piece *p, *next;
+
+	for (p = RB_MIN(mt__pieces, pieces); p != NULL; p = next) {
+		next = RB_NEXT(mt__pieces, pieces, p);
+		while (next != NULL && continues(p, next)) {
+			p->range.last = next->range.last;
+			RB_REMOVE(mt__pieces, pieces, next);
+			free(next);
+			next = RB_NEXT(mt__pieces, pieces, p);
+		}
+	}
+}
+
+/* The part of a span that lies in [first, last], as a piece. */
+static int
+insert_part(struct mt__pieces *pieces, const struct mt__span *span,
+    mt_addr first, mt_addr last)
+{
+	struct window w = { .range = span->range, .off = span->off,
+	    .flags = span->flags & MT__SECTION_FLAGS };
+
+	return (insert(pieces, span->region, &w, first, last));
+}
+
+/* The last offset that an access may reach. */
+static mt_addr
+reach(const struct mt__piece *p)
+{
+	mt_addr last = p->region->state.last;
+	/* A region may hang out over the end of all addresses. */
+	mt_addr room = MT_LAST_MAX - p->range.first;
+
+	return (last - p->off > room ? p->off + room : last);
+}
+
+static void
+fill_span(struct mt__span *span, const struct mt__piece *p)
 {
 	struct mt_region *r = p->region;
 
 	span->range = p->range;
 	span->region = mt_region_get(r);
 	span->off = p->off;
-	/* A region may hang out over the end of all addresses. */
-	span->region_last = r->state.last - p->off >
-	    MT_LAST_MAX - p->range.first ?
-	    p->off + (MT_LAST_MAX - p->range.first) : r->state.last;
+	span->region_last = reach(p);
 	span->flags = p->flags;
 	span->host = r->ptr != NULL ? r->ptr + p->off : NULL;
 	if (mt__region_is_ram(r) || (p->flags & MT_SECTION_ROM_MODE) != 0)
@@ -192,50 +235,110 @@ fill_span(struct mt__span *span, const struct piece *p)
 		span->flags |= MT__DIRECT_WRITE;
 }
 
-static struct mt_view *
-flatten(struct mt_topology *t, struct pieces *pieces)
+/* Would the piece make just this span? */
+static bool
+same(const struct mt__piece *p, const struct mt__span *span)
 {
-	struct piece *p, *prev = NULL;
-	struct mt__span *span = NULL;
-	struct mt_view *v;
-	size_t n = 0;
-
-	RB_FOREACH(p, pieces, pieces) {
-		n += prev == NULL || !continues(prev, p);
-		prev = p;
-	}
-	if ((v = mt__view_alloc(t, n)) == NULL)
-		return (NULL);
-	prev = NULL;
-	RB_FOREACH(p, pieces, pieces) {
-		if (prev != NULL && continues(prev, p))
-			span->range.last = p->range.last;
-		else {
-			span = &v->spans[v->nspans++];
-			fill_span(span, p);
-		}
-		prev = p;
-	}
-	for (n = 0; n < v->nspans; n++)
-		v->lasts[n] = v->spans[n].range.last;
-	return (v);
+	return (p->range.first == span->range.first &&
+	    p->range.last == span->range.last && p->region == span->region &&
+	    p->off == span->off &&
+	    p->flags == (span->flags & MT__SECTION_FLAGS) &&
+	    reach(p) == span->region_last);
 }
 
-struct mt_view *
-mt__render(struct mt_region *root)
+/*
+ * Put the pieces in the place of all spans of the build that they or
+ * [first, last] overlap.  Ascending, as listeners are told.
+ */
+static int
+replace(struct mt__build *b, struct mt__pieces *pieces, mt_addr first,
+    mt_addr last)
 {
-	struct pieces pieces = RB_INITIALIZER(&pieces);
-	struct window w = { .range = { 0, MT_LAST_MAX } };
-	struct mt_view *v = NULL;
-	struct piece *p, *next;
+	struct mt__piece *p;
+	struct mt__span *span;
+	mt_addr addr = first;
 
-	if (walk(&pieces, root, w) == 0)
-		v = flatten(root->topology, &pieces);
-	RB_FOREACH_SAFE(p, pieces, &pieces, next) {
-		RB_REMOVE(pieces, &pieces, p);
+	/* Out goes what is not there any more, or not like that. */
+	for (;;) {
+		span = (struct mt__span *)(uintptr_t)mt__tree_next(b->top,
+		    addr);
+		if (span == NULL || span->range.first > last)
+			break;
+		addr = span->range.last;
+		p = piece_at(pieces, span->range.first);
+		if (p != NULL && same(p, span)) {
+			RB_REMOVE(mt__pieces, pieces, p);
+			free(p);
+		} else if (mt__build_del(b, span) == -1)
+			return (-1);
+		if (addr++ == MT_LAST_MAX)
+			break;
+	}
+	RB_FOREACH(p, mt__pieces, pieces) {
+		if ((span = calloc(1, sizeof(*span))) == NULL)
+			return (-1);
+		fill_span(span, p);
+		if (mt__build_add(b, span) == -1)
+			return (-1);
+	}
+	return (0);
+}
+
+/*
+ * What lies across the ends of the range, or right before and behind it, may
+ * be continued by what is in the range now: let its other part take part.
+ */
+static int
+insert_neighbours(const struct mt__build *b, struct mt__pieces *pieces,
+    mt_addr *first, mt_addr *last)
+{
+	const struct mt__span *span;
+	mt_addr at;
+
+	if (*first != 0) {
+		at = *first - 1;
+		span = mt__tree_at(b->top, at);
+		if (span != NULL) {
+			if (insert_part(pieces, span, span->range.first,
+			    at) == -1)
+				return (-1);
+			*first = span->range.first;
+		}
+	}
+	if (*last != MT_LAST_MAX) {
+		at = *last + 1;
+		span = mt__tree_at(b->top, at);
+		if (span != NULL) {
+			if (insert_part(pieces, span, at, span->range.last)
+			    == -1)
+				return (-1);
+			*last = span->range.last;
+		}
+	}
+	return (0);
+}
+
+int
+mt__render(struct mt__build *b, struct mt_region *region, mt_addr first,
+    mt_addr last)
+{
+	struct mt__pieces pieces = RB_INITIALIZER(&pieces);
+	struct window w = { .range = { first, last }, .off = first };
+	struct mt__piece *p, *next;
+	int ret;
+
+	ret = walk(&pieces, region, w);
+	if (ret == 0)
+		ret = insert_neighbours(b, &pieces, &first, &last);
+	if (ret == 0) {
+		merge(&pieces);
+		ret = replace(b, &pieces, first, last);
+	}
+	RB_FOREACH_SAFE(p, mt__pieces, &pieces, next) {
+		RB_REMOVE(mt__pieces, &pieces, p);
 		free(p);
 	}
-	if (v == NULL)
+	if (ret == -1)
 		errno = ENOMEM;
-	return (v);
+	return (ret);
 }

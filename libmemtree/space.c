@@ -7,7 +7,7 @@
 
 #include "internal.h"
 
-/* The root of region, shared by all spaces on it. */
+/* The root of region, shared by all spaces on it: the caller adds one. */
 static struct mt__root *
 root_get(struct mt_topology *t, struct mt_region *region)
 {
@@ -16,26 +16,28 @@ root_get(struct mt_topology *t, struct mt_region *region)
 	if (root == NULL) {
 		if ((root = calloc(1, sizeof(*root))) == NULL)
 			return (NULL);
-		if ((root->view = mt__view_alloc(t, 0)) == NULL) {
+		if ((root->view = mt__view_alloc(t)) == NULL) {
 			free(root);
 			return (NULL);
 		}
 		root->region = mt_region_get(region);
 		region->root = root;
-		LIST_INSERT_HEAD(&t->roots, root, entry);
-		t->dirty = true;
+		TAILQ_INIT(&root->spaces);
+		root->dirty.whole = true;
+		mt__root_touch(root, 0, MT_LAST_MAX);
 	}
-	root->nspaces++;
 	return (root);
 }
 
 static void
 root_put(struct mt__root *root)
 {
-	if (--root->nspaces != 0)
+	if (!TAILQ_EMPTY(&root->spaces))
 		return;
-	LIST_REMOVE(root, entry);
+	if (root->is_dirty)
+		LIST_REMOVE(root, entry);
 	root->region->root = NULL;
+	free(root->dirty.ranges);
 	mt__view_retire(root->view);
 	mt_region_put(root->region);
 	free(root);
@@ -74,7 +76,7 @@ mt_space_create(struct mt_region *root, const char *name)
 		return (NULL);
 	}
 	atomic_init(&sp->view, sp->root->view);
-	TAILQ_INSERT_TAIL(&t->spaces, sp, entry);
+	TAILQ_INSERT_TAIL(&sp->root->spaces, sp, entry);
 	atomic_fetch_add_explicit(&t->objects, 1, memory_order_relaxed);
 	if (mt_topology_commit(t) == -1) {
 		mt_space_destroy(sp);
@@ -110,7 +112,7 @@ mt_space_destroy(struct mt_space *sp)
 		errno = EBUSY;
 		return (-1);
 	}
-	TAILQ_REMOVE(&t->spaces, sp, entry);
+	TAILQ_REMOVE(&sp->root->spaces, sp, entry);
 	root_put(sp->root);
 	pthread_mutex_unlock(&t->lock);
 	/* Not before a callback that was called through it has returned. */

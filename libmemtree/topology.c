@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <bsd/stdlib.h>
+
 #include "internal.h"
 
 /*
@@ -43,8 +45,7 @@ mt_topology_create(void)
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return (NULL);
 	pthread_mutex_init(&t->lock, NULL);
-	LIST_INIT(&t->roots);
-	TAILQ_INIT(&t->spaces);
+	LIST_INIT(&t->dirty_roots);
 	SLIST_INIT(&t->undo);
 	if ((error = mt__reclaim_init(t)) != 0) {
 		pthread_mutex_destroy(&t->lock);
@@ -64,13 +65,13 @@ mt_topology_destroy(struct mt_topology *t)
 	}
 	if (mt_topology_sync(t) == -1)
 		return (-1);
-	if (!TAILQ_EMPTY(&t->spaces) ||
-	    atomic_load_explicit(&t->objects, memory_order_acquire) != 0) {
+	if (atomic_load_explicit(&t->objects, memory_order_acquire) != 0) {
 		errno = EBUSY;
 		return (-1);
 	}
 	mt__reclaim_fini(t);
 	pthread_mutex_destroy(&t->lock);
+	free(t->scratch);
 	free(t);
 	return (0);
 }
@@ -133,24 +134,171 @@ drop_undo(struct mt_topology *t, bool restore)
 	}
 }
 
-/* Make the next view of every root, or none. */
-static int
-render_all(struct mt_topology *t)
-{
-	struct mt__root *root;
+/* --- what has to be looked at -------------------------------------------- */
 
-	LIST_FOREACH(root, &t->roots, entry) {
-		root->next_view = mt__render(root->region);
+void
+mt__root_touch(struct mt__root *root, mt_addr first, mt_addr last)
+{
+	struct mt__dirty *d = &root->dirty;
+	struct mt_range *ranges;
+	size_t room;
+
+	if (!root->is_dirty) {
+		LIST_INSERT_HEAD(&root->region->topology->dirty_roots, root,
+		    entry);
+		root->is_dirty = true;
+	}
+	if (d->whole)
+		return;
+	/* A series of changes side by side is one range. */
+	if (d->n != 0 && first >= d->ranges[d->n - 1].first &&
+	    (d->ranges[d->n - 1].last == MT_LAST_MAX ||
+	    first <= d->ranges[d->n - 1].last + 1)) {
+		if (last > d->ranges[d->n - 1].last)
+			d->ranges[d->n - 1].last = last;
+		return;
+	}
+	if (d->n == d->room) {
+		room = d->room * 2 + 8;
+		ranges = reallocarray(d->ranges, room, sizeof(*ranges));
+		if (ranges == NULL) {
+			/* More work, but no failure. */
+			d->whole = true;
+			return;
+		}
+		d->ranges = ranges;
+		d->room = room;
+	}
+	d->ranges[d->n].first = first;
+	d->ranges[d->n++].last = last;
+}
+
+/*
+ * Up from a region to all who show it: the spaces on it, the aliases of it,
+ * its parent, clipped on the way.  What is disabled shows nothing.
+ */
+void
+mt__touch(struct mt_region *r, mt_addr first, mt_addr last)
+{
+	const struct mt__state *s;
+	struct mt_region *alias;
+	mt_addr lo, hi;
+
+	for (;; r = s->parent) {
+		s = &r->state;
+		if (!s->enabled || first > s->last)
+			return;
+		if (last > s->last)
+			last = s->last;
+		if (r->root != NULL)
+			mt__root_touch(r->root, first, last);
+		LIST_FOREACH(alias, &r->aliases, alias) {
+			lo = alias->state.alias_off;
+			if (last < lo)
+				continue;
+			hi = last - lo;
+			lo = first > lo ? first - lo : 0;
+			mt__touch(alias, lo, hi);
+		}
+		if (s->parent == NULL || first > MT_LAST_MAX - s->addr)
+			return;
+		first += s->addr;
+		last = last > MT_LAST_MAX - s->addr ? MT_LAST_MAX :
+		    last + s->addr;
+	}
+}
+
+static int
+by_first(const void *pa, const void *pb)
+{
+	const struct mt_range *a = pa, *b = pb;
+
+	return (a->first < b->first ? -1 : a->first > b->first);
+}
+
+/* Sort ranges, and make one of those that touch. */
+static void
+tidy(struct mt__dirty *d)
+{
+	size_t i, n = 0;
+
+	if (d->n > 1)
+		qsort(d->ranges, d->n, sizeof(*d->ranges), by_first);
+	for (i = 1; i < d->n; i++) {
+		if (d->ranges[n].last == MT_LAST_MAX ||
+		    d->ranges[i].first <= d->ranges[n].last + 1) {
+			if (d->ranges[i].last > d->ranges[n].last)
+				d->ranges[n].last = d->ranges[i].last;
+		} else
+			d->ranges[++n] = d->ranges[i];
+	}
+	if (d->n != 0)
+		d->n = n + 1;
+}
+
+/* Nothing of a root is left to be looked at. */
+static void
+clean(struct mt__root *root)
+{
+	LIST_REMOVE(root, entry);
+	root->is_dirty = false;
+	root->dirty.n = 0;
+	root->dirty.whole = false;
+}
+
+/* --- building ------------------------------------------------------------ */
+
+static int
+build(struct mt__root *root, uint64_t number)
+{
+	struct mt__dirty *d = &root->dirty;
+	struct mt__build *b = &root->build;
+	size_t i;
+	int ret = 0;
+
+	mt__build_begin(b, number, root->view);
+	tidy(d);
+	if (d->whole)
+		ret = mt__render(b, root->region, 0, MT_LAST_MAX);
+	for (i = 0; i < d->n && !d->whole && ret == 0; i++)
+		ret = mt__render(b, root->region, d->ranges[i].first,
+		    d->ranges[i].last);
+	if (ret == 0 &&
+	    (!TAILQ_EMPTY(&b->adds) || !TAILQ_EMPTY(&b->dels))) {
+		root->next_view = mt__view_alloc(root->region->topology);
 		if (root->next_view == NULL)
-			goto fail;
-		if (mt__view_equal(root->view, root->next_view)) {
-			mt_view_put(root->next_view);
-			root->next_view = NULL;
+			ret = -1;
+		else {
+			root->next_view->top = b->top;
+			root->next_view->count = b->count;
 		}
 	}
-	return (0);
-fail:
-	LIST_FOREACH(root, &t->roots, entry) {
+	/* All may look as before, and still have been taken apart and built. */
+	if (root->next_view == NULL)
+		mt__build_abort(b);
+	return (ret);
+}
+
+/* Make the next view of every root that is dirty, or none. */
+static int
+build_all(struct mt_topology *t)
+{
+	struct mt__root *root, *failed;
+
+	t->builds++;
+	LIST_FOREACH(root, &t->dirty_roots, entry)
+		if (build(root, t->builds) == -1)
+			break;
+	if ((failed = root) == NULL)
+		return (0);
+	LIST_FOREACH(root, &t->dirty_roots, entry) {
+		if (root == failed)
+			break;
+		if (root->next_view == NULL)
+			continue;
+		mt__build_abort(&root->build);
+		/* Its tree is that of the build, and not its own to free. */
+		root->next_view->top = 0;
 		mt_view_put(root->next_view);
 		root->next_view = NULL;
 	}
@@ -161,28 +309,56 @@ fail:
 static void
 publish(struct mt_topology *t)
 {
+	struct mt__root *root, *next;
 	struct mt_space *sp;
-	struct mt__root *root;
 	struct mt_view *old;
 
-	TAILQ_FOREACH(sp, &t->spaces, entry)
-		if (sp->root->next_view != NULL)
+	LIST_FOREACH(root, &t->dirty_roots, entry) {
+		if (root->next_view == NULL)
+			continue;
+		old = root->view;
+		old->next = mt_view_get(root->next_view);
+		root->view = root->next_view;
+		TAILQ_FOREACH(sp, &root->spaces, entry)
 			/* Pairs with the acquire in mt__space_view(). */
-			atomic_store_explicit(&sp->view, sp->root->next_view,
+			atomic_store_explicit(&sp->view, root->view,
 			    memory_order_release);
+		root->next_view = old;		/* for the loop below */
+	}
 	t->notifying = true;
-	TAILQ_FOREACH(sp, &t->spaces, entry)
-		if (sp->root->next_view != NULL)
-			mt__listener_notify(sp, sp->root->view,
-			    sp->root->next_view);
+	LIST_FOREACH(root, &t->dirty_roots, entry)
+		if (root->next_view != NULL)
+			TAILQ_FOREACH(sp, &root->spaces, entry)
+				mt__listener_notify(sp, &root->build);
 	t->notifying = false;
-	LIST_FOREACH(root, &t->roots, entry)
-		if (root->next_view != NULL) {
-			old = root->view;
-			root->view = root->next_view;
+	for (root = LIST_FIRST(&t->dirty_roots); root != NULL; root = next) {
+		next = LIST_NEXT(root, entry);
+		if ((old = root->next_view) != NULL) {
 			root->next_view = NULL;
+			TAILQ_CONCAT(&old->old_nodes, &root->build.old_nodes,
+			    link);
+			TAILQ_CONCAT(&old->old_spans, &root->build.dels,
+			    link);
 			mt__view_retire(old);
 		}
+		clean(root);
+	}
+}
+
+/*
+ * After a rollback views are right as they are, but for spaces that are new:
+ * they stay to be made by the next commit.
+ */
+static void
+forget(struct mt_topology *t)
+{
+	struct mt__root *root, *next;
+
+	for (root = LIST_FIRST(&t->dirty_roots); root != NULL; root = next) {
+		next = LIST_NEXT(root, entry);
+		if (!root->dirty.whole)
+			clean(root);
+	}
 }
 
 int
@@ -198,16 +374,15 @@ mt_topology_commit(struct mt_topology *t)
 		t->depth--;
 		return (0);
 	}
-	if (t->dirty) {
-		if (render_all(t) == -1)
-			/* Views stay; dirty stays for what was so before. */
+	if (!LIST_EMPTY(&t->dirty_roots)) {
+		if (build_all(t) == -1)
 			error = errno;
-		else {
-			t->dirty = false;
+		else
 			publish(t);
-		}
 	}
 	drop_undo(t, error != 0);
+	if (error != 0)
+		forget(t);
 	t->depth = 0;
 	atomic_store_explicit(&t->owner, 0, memory_order_relaxed);
 	pthread_mutex_unlock(&t->lock);
