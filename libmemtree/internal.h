@@ -11,6 +11,10 @@
 #include <bsd/sys/queue.h>
 #include <bsd/sys/tree.h>
 
+/* Read-side sections are a few instructions: inlined into the library. */
+#define _LGPL_SOURCE
+#include <urcu/urcu-bp.h>
+
 #include <libmemtree/memtree.h>
 
 /*
@@ -63,10 +67,29 @@ void	mt__retire_after_grace(struct mt_topology *t, struct mt__retired *r,
 void	mt__retire_now(struct mt_topology *t, struct mt__retired *r,
 	    void (*fn)(struct mt__retired *));
 
-/* A read-side section: nests, takes no lock, writes nothing shared. */
-void	mt__read_begin(struct mt_topology *t);
-void	mt__read_end(struct mt_topology *t);
 bool	mt__reading(void);
+
+/*
+ * ThreadSanitizer does not see inside liburcu: tell it that what happened in
+ * a section that has ended happens before what the grace period allows.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define MT__TSAN	1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MT__TSAN	1
+#endif
+#endif
+
+#ifdef MT__TSAN
+void	__tsan_acquire(void *);
+void	__tsan_release(void *);
+#define mt__tsan_acquire(p)	__tsan_acquire(p)
+#define mt__tsan_release(p)	__tsan_release(p)
+#else
+#define mt__tsan_acquire(p)	((void)(p))
+#define mt__tsan_release(p)	((void)(p))
+#endif
 
 /* --- topology.c ---------------------------------------------------------- */
 
@@ -129,6 +152,21 @@ struct mt_topology {
 	_Atomic(size_t) objects;	/* [a] spaces, regions, views alive */
 	struct mt__reclaim reclaim;
 };
+
+/* A read-side section: nests, takes no lock, writes nothing shared. */
+static inline void
+mt__read_begin(struct mt_topology *t)
+{
+	(void)t;
+	urcu_bp_read_lock();
+}
+
+static inline void
+mt__read_end(struct mt_topology *t)
+{
+	mt__tsan_release(&t->reclaim.tsan);
+	urcu_bp_read_unlock();
+}
 
 bool	mt__topology_is_mine(struct mt_topology *t);
 /* Remember r as it is now, to be restored if the transaction fails. */

@@ -24,45 +24,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#include <urcu/urcu-bp.h>
-
 #include "internal.h"
-
-/*
- * ThreadSanitizer does not see inside liburcu: tell it that what happened in
- * a section that has ended happens before what the grace period allows.
- */
-#if defined(__SANITIZE_THREAD__)
-#define MT__TSAN	1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define MT__TSAN	1
-#endif
-#endif
-
-#ifdef MT__TSAN
-void	__tsan_acquire(void *);
-void	__tsan_release(void *);
-#define tsan_acquire(p)	__tsan_acquire(p)
-#define tsan_release(p)	__tsan_release(p)
-#else
-#define tsan_acquire(p)	((void)(p))
-#define tsan_release(p)	((void)(p))
-#endif
-
-void
-mt__read_begin(struct mt_topology *t)
-{
-	(void)t;
-	urcu_bp_read_lock();
-}
-
-void
-mt__read_end(struct mt_topology *t)
-{
-	tsan_release(&t->reclaim.tsan);
-	urcu_bp_read_unlock();
-}
 
 bool
 mt__reading(void)
@@ -145,7 +107,7 @@ pass(struct mt_topology *t)
 
 	if ((r = take(&rc->after_grace)) != NULL) {
 		urcu_bp_synchronize_rcu();
-		tsan_acquire(&rc->tsan);
+		mt__tsan_acquire(&rc->tsan);
 		run(r);
 	}
 	/* Freeing one may drop the last reference to the next. */

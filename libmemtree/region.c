@@ -242,14 +242,16 @@ void
 mt__region_apply(struct mt_region *r, const struct mt__state *state)
 {
 	struct mt_region *old = r->state.parent;
+	bool reindex = state->parent != old || state->addr != r->state.addr ||
+	    state->last != r->state.last || state->seq != r->state.seq;
 
 	/* The parent's reference; taken first, so that r cannot go between. */
 	if (old == NULL && state->parent != NULL)
 		mt_region_get(r);
-	if (old != NULL)
+	if (reindex && old != NULL)
 		mt__children_remove(old, r);
 	r->state = *state;
-	if (state->parent != NULL)
+	if (reindex && state->parent != NULL)
 		mt__children_insert(state->parent, r);
 	if (old != NULL && state->parent == NULL)
 		mt_region_put(r);
