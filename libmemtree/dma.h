@@ -41,7 +41,9 @@ struct mt_mapping {
  * bounce buffer met on the bus is told there, and the map succeeds.
  *
  * Units:   len is bytes, nonzero.  dir is MT_DMA_* bits.
- * Owns:    map pins its target until mt_dma_unmap(), exactly once.
+ * Owns:    map pins memory that is lent in place until mt_dma_unmap(), exactly
+ *          once.  A bounce buffer pins nothing: it is written back to whatever
+ *          is at addr then.
  * Context: any thread; never blocks for a writer; may call region callbacks.
  * Returns: 0, or -1 with errno set and map->ptr NULL.
  * Errors:  EAGAIN (bounce budget spent: see mt_dma_wait()), EFAULT (addr is
@@ -57,8 +59,8 @@ int	mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len,
  * then tells what the write-back met.
  *
  * Units:   used is bytes, at most map->len; ignored without MT_DMA_WRITE.
- * Context: any thread; never searches; may call region callbacks and the
- *          callbacks of waiters.
+ * Context: any thread; may call region callbacks (of a bounce buffer's
+ *          write-back) and the callbacks of waiters.
  * Returns: 0, or -1 with errno set.
  * Errors:  EIO (the write-back failed in part: map->result; the mapping is
  *          gone all the same), EINVAL (map is not a live mapping, or is a

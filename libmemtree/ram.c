@@ -99,6 +99,7 @@ mt__ram_init(struct mt_region *r, const struct mt_backing *b)
 
 	if (b == NULL)
 		b = &anon;
+	/* Whole pages of it have to fit as well. */
 	if (r->created_last >= PTRDIFF_MAX - 65536) {
 		errno = EFBIG;
 		return (-1);

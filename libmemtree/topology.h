@@ -11,7 +11,8 @@ extern "C" {
 
 /*
  * A universe of regions and spaces: one writer lock, one transaction, one
- * reclaimer.  Nothing is shared between two topologies.
+ * reclaimer.  Two topologies share nothing but the process's grace periods: a
+ * callback that does not return holds up freeing in both.
  */
 struct mt_topology;
 

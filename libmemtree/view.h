@@ -11,7 +11,7 @@ extern "C" {
 
 struct mt_region;
 
-#define MT_SECTION_READONLY	(1u << 0)	/* no writes through here */
+#define MT_SECTION_READONLY	(1u << 0)	/* its memory is not written */
 #define MT_SECTION_ROM_MODE	(1u << 1)	/* ROM device, read in place */
 #define MT_SECTION_NONVOLATILE	(1u << 2)
 
