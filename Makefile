@@ -114,7 +114,7 @@ MT_WARN		+= -Werror
 endif
 ifdef SAN
 MT_SAN		= -fsanitize=$(SAN) -fno-omit-frame-pointer \
-	-fno-sanitize-recover=all
+	-fno-sanitize-recover=all -DMT__OUTLINE_RCU
 endif
 MT_CPPFLAGS	:= -I. -D_GNU_SOURCE \
 	$(shell $(PKG_CONFIG) --cflags $(MT_PKGS) $(VD_PKGS) 2>/dev/null)

@@ -11,8 +11,14 @@
 #include <bsd/sys/queue.h>
 #include <bsd/sys/tree.h>
 
-/* Read-side sections are a few instructions: inlined into the library. */
+/*
+ * Read-side sections are a few instructions: inlined into the library.  Not
+ * when it is built with sanitizers: UBSan finds liburcu's records less aligned
+ * than it declares them.
+ */
+#ifndef MT__OUTLINE_RCU
 #define _LGPL_SOURCE
+#endif
 #include <urcu/urcu-bp.h>
 
 #include <libmemtree/memtree.h>
