@@ -231,6 +231,8 @@ struct mt_region {
 
 /* Put r into a state: what changes and rollbacks share.  Does not log. */
 void	mt__region_apply(struct mt_region *r, const struct mt__state *state);
+/* A reference to r, or NULL if it has none left.  Under [t]. */
+struct mt_region *mt__region_get_alive(struct mt_region *r);
 /* Is this plain memory? */
 static inline bool
 mt__region_is_ram(const struct mt_region *r)

@@ -207,6 +207,26 @@ mt_region_get(struct mt_region *r)
 	return (r);
 }
 
+/*
+ * For a pointer that does not count: a region that has no references left is
+ * on its way to the reclaimer, and must not be sent there twice.
+ */
+struct mt_region *
+mt__region_get_alive(struct mt_region *r)
+{
+	size_t refs;
+
+	if (r == NULL)
+		return (NULL);
+	refs = atomic_load_explicit(&r->refs, memory_order_relaxed);
+	do
+		if (refs == 0)
+			return (NULL);
+	while (!atomic_compare_exchange_weak_explicit(&r->refs, &refs,
+	    refs + 1, memory_order_relaxed, memory_order_relaxed));
+	return (r);
+}
+
 void
 mt_region_put(struct mt_region *r)
 {

@@ -15,7 +15,7 @@
 struct mt__undo {
 	SLIST_ENTRY(mt__undo) entry;
 	struct mt_region *region;	/* counted */
-	struct mt_region *parent;	/* counted: state.parent, or NULL */
+	struct mt_region *parent;	/* counted; NULL: none, or it is dying */
 	struct mt__state state;
 };
 
@@ -113,7 +113,7 @@ mt__topology_log(struct mt_topology *t, struct mt_region *r)
 	if ((u = malloc(sizeof(*u))) == NULL)
 		return (-1);
 	u->region = mt_region_get(r);
-	u->parent = mt_region_get(r->state.parent);
+	u->parent = mt__region_get_alive(r->state.parent);
 	u->state = r->state;
 	SLIST_INSERT_HEAD(&t->undo, u, entry);
 	return (0);
@@ -126,6 +126,13 @@ drop_undo(struct mt_topology *t, bool restore)
 
 	while ((u = SLIST_FIRST(&t->undo)) != NULL) {
 		SLIST_REMOVE_HEAD(&t->undo, entry);
+		/*
+		 * A parent without references is about to let its children
+		 * go; one that it has lost already it does not get back.
+		 */
+		if (u->parent == NULL &&
+		    u->region->state.parent != u->state.parent)
+			u->state.parent = NULL;
 		if (restore)
 			mt__region_apply(u->region, &u->state);
 		mt_region_put(u->parent);

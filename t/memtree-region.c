@@ -435,6 +435,33 @@ test_put_in_callback(void)
 	t_end(t);
 }
 
+/*
+ * A change of a child while its parent, which has been put, is on its way to
+ * be released: the parent must not be revived, and so released twice.
+ */
+static void
+test_dying_parent(void)
+{
+	struct mt_topology *t = t_topology();
+	struct mt_region *parent, *child;
+	int owners = 0, i;
+
+	for (i = 0; i < 2000; i++) {
+		parent = t_container(t, "parent", 0x1000);
+		must(mt_region_set_owner(parent, &owners, t_put) == 0);
+		child = t_container(t, "child", 0x10);
+		must(mt_region_add(parent, child, 0, 0) == 0);
+		mt_region_put(parent);
+		must(mt_region_set_enabled(child, false) == 0);
+		must(mt_region_set_enabled(child, true) == 0);
+		mt_region_put(child);
+	}
+	must(mt_topology_sync(t) == 0);
+	is_int(owners, 2000, "a parent that goes while its child changes "
+	    "goes once");
+	t_end(t);
+}
+
 int
 main(void)
 {
@@ -447,5 +474,6 @@ main(void)
 	test_orphans();
 	test_put_from_put();
 	test_put_in_callback();
+	test_dying_parent();
 	return (done());
 }
