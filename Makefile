@@ -80,6 +80,7 @@ VD_SRCS		= \
 	libvfudma/irq.c \
 	libvfudma/msg.c \
 	libvfudma/negotiate.c \
+	libvfudma/notify.c \
 	libvfudma/pci.c \
 	libvfudma/pci-cap.c \
 	libvfudma/server.c \

@@ -342,6 +342,23 @@ int	vd__pci_write(struct vd_server *s, uint64_t off, const void *buf,
 /* The BAR or ROM of a region index, or NULL if there is none. */
 struct vd__bar *vd__pci_region(struct vd_server *s, unsigned int index);
 
+/* --- notify.c ------------------------------------------------------------ */
+
+/*
+ * What it takes to signal eventfds of the peer's.  Closed, with fd -1, it
+ * works too, but with a gap: see there.  One thread at a time.
+ */
+struct vd__notifier {
+	int fd;				/* -1: closed */
+	unsigned long ctx;
+	unsigned int ended;		/* requests that are not collected */
+};
+
+void	vd__notifier_open(struct vd__notifier *n);	/* or it stays closed */
+void	vd__notifier_close(struct vd__notifier *n);
+/* Add 1 to the counter of an eventfd; one that is full stays so. */
+void	vd__notify(struct vd__notifier *n, int fd);
+
 /* --- irq.c --------------------------------------------------------------- */
 
 /*

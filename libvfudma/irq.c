@@ -4,7 +4,6 @@
 #include <sys/stat.h>
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +61,7 @@ struct index {
 struct vd__irqs {
 	atomic_uint refs;		/* [a] the server, and both regions */
 	pthread_mutex_t lock;
+	struct vd__notifier notifier;	/* [m] open if a vector has an fd */
 	struct index index[VD_NUM_IRQS];	/* [m] */
 	struct vector few[MAX_MSI + 3];	/* [m] those of all but MSI-X */
 	bool pin;			/* [m] high */
@@ -112,6 +112,7 @@ vd__irq_init(struct vd_server *s)
 		return (-1);
 	}
 	atomic_init(&q->refs, 1);
+	q->notifier.fd = -1;
 	for (i = 0, v = q->few; i < VD_NUM_IRQS; v += room[i++])
 		vectors_init(&q->index[i], v, room[i]);
 	q->index[VD_IRQ_ERR].count = q->index[VD_IRQ_REQ].count = 1;
@@ -141,32 +142,21 @@ vd__irq_fini(struct vd_server *s)
 	if (s->irqs == NULL)
 		return;
 	vd__irq_disconnect(s);
+	/* What is left of the device's has no eventfd to signal. */
+	pthread_mutex_lock(&s->irqs->lock);
+	vd__notifier_close(&s->irqs->notifier);
+	pthread_mutex_unlock(&s->irqs->lock);
 	irqs_put(s->irqs);
 	s->irqs = NULL;
 }
 
 /* --- signalling ---------------------------------------------------------- */
 
-/*
- * The flags of an eventfd are the peer's as much as ours: it may want to block
- * in a read, and it can take back what we set.  So O_NONBLOCK is neither set
- * nor relied on.  One that cannot take another count without blocking is
- * readable as it is, so nothing is lost by leaving it alone.
- *
- * A peer could still fill it between the poll and the write, and would have
- * to hit that moment; the kernel has no write to an eventfd that never waits.
- */
 static void
-signal_fd(int fd)
+signal_locked(struct vd__irqs *q, const struct vector *v)
 {
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
-	const uint64_t one = 1;
-
-	if (fd == -1 || poll(&p, 1, 0) != 1 || (p.revents & POLLOUT) == 0)
-		return;
-	/* Whatever it says, there is nobody to tell. */
-	if (write(fd, &one, sizeof(one)) == -1)
-		return;
+	if (v->fd != -1)
+		vd__notify(&q->notifier, v->fd);
 }
 
 static bool
@@ -205,7 +195,7 @@ settle_locked(struct vd__irqs *q, enum vd_irq index, unsigned int i)
 	    masked_locked(q, index, i))
 		return;
 	v->pending = false;
-	signal_fd(v->fd);
+	signal_locked(q, v);
 }
 
 /* The same for the pin. */
@@ -218,7 +208,7 @@ settle_intx_locked(struct vd__irqs *q)
 	    q->msi_on || q->msix_on)
 		return;
 	v->masked = true;
-	signal_fd(v->fd);
+	signal_locked(q, v);
 }
 
 static void
@@ -265,7 +255,7 @@ vd_irq_trigger(struct vd_server *s, enum vd_irq index, unsigned int vector)
 	else if (masked_locked(q, index, vector))
 		q->index[index].vectors[vector].pending = true;
 	else
-		signal_fd(q->index[index].vectors[vector].fd);
+		signal_locked(q, &q->index[index].vectors[vector]);
 	pthread_mutex_unlock(&q->lock);
 	if (ret == -1)
 		errno = EINVAL;
@@ -522,6 +512,8 @@ attach_locked(struct vd__irqs *q, const struct vd_irq_set *set, int *fds,
 	/* Its mask told of a signal that nobody is going to answer now. */
 	if (set->index == VD_IRQ_INTX && nfds == 0)
 		x->vectors[0].masked = false;
+	if (nfds > 0)
+		vd__notifier_open(&q->notifier);
 	for (i = 0; i < nfds; i++) {
 		x->vectors[set->start + i].fd = fds[i];
 		fds[i] = -1;
@@ -544,7 +536,7 @@ act_locked(struct vd__irqs *q, const struct vd_irq_set *set,
 		else if (set->flags & VD_IRQ_ACT_UNMASK)
 			v->masked = false;
 		else	/* a test of the way to the client, masked or not */
-			signal_fd(v->fd);
+			signal_locked(q, v);
 	}
 }
 

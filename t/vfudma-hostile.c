@@ -415,6 +415,23 @@ test_version(void)
 	free(payload);
 }
 
+/* What a server opens for the first eventfd it keeps for all that follow. */
+static void
+interrupt_once(void)
+{
+	const struct vd_irq_set on = { 20, VD_IRQ_DATA_EVENTFD |
+	    VD_IRQ_ACT_TRIGGER, VD_IRQ_ERR, 0, 1 };
+	struct v_reply r;
+
+	need_client();
+	v_call_fds(dev.s, fd, VD_CMD_DEVICE_SET_IRQS, &on, 20, &kinds[0], 1,
+	    &r);
+	must(v_errno(&r) == 0);
+	close(fd);
+	fd = -1;
+	v_serve(dev.s, 0);
+}
+
 int
 main(void)
 {
@@ -428,6 +445,7 @@ main(void)
 	make_samples();
 	make_kinds();
 	v_dev_create(&dev);
+	interrupt_once();
 	before = v_count_fds();
 	test_lengths();
 	test_fields();
