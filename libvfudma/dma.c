@@ -175,8 +175,10 @@ own(struct entry *e, struct mt_region *r)
 }
 
 /*
- * RAM over the client's file.  What does not start at a page of it is shown
- * through an alias of RAM that does; the RAM owns the entry in any case.
+ * RAM over the client's file.  What is not whole pages of it is shown through
+ * an alias of RAM that is: a mapping can start only at a page, and one of huge
+ * pages cannot even be removed unless it also ends at one.  The RAM owns the
+ * entry in any case.
  */
 static int
 create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
@@ -189,11 +191,13 @@ create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
 	int err;
 
 	whole = (before + len + unit - 1) / unit * unit;
+	/* The end of an ordinary page is rounded by the kernel. */
+	if (before == 0 && unit == (uint64_t)sysconf(_SC_PAGESIZE))
+		whole = len;
 	backing.fd_off = (off_t)(e->offset - before);
 	if ((e->flags & VD_DMA_WRITABLE) == 0)
 		backing.flags |= MT_BACKING_RDONLY;
-	ram = mt_region_create_ram(s->topology, name,
-	    before == 0 ? len - 1 : whole - 1, &backing);
+	ram = mt_region_create_ram(s->topology, name, whole - 1, &backing);
 	if (ram == NULL)
 		return (errno);
 	if ((err = own(e, ram)) != 0)
@@ -201,7 +205,7 @@ create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
 	if ((e->flags & VD_DMA_WRITABLE) == 0 &&
 	    mt_region_set_readonly(ram, true) == -1)
 		return (errno);
-	if (before == 0)
+	if (whole == len)
 		return (0);
 	alias = mt_region_create_alias(s->topology, name, ram, before,
 	    len - 1);

@@ -367,6 +367,58 @@ test_master(void)
 	end();
 }
 
+/* How many pieces of a memfd of this name are mapped. */
+static unsigned int
+mapped(const char *name)
+{
+	char line[256];
+	unsigned int n = 0;
+	FILE *fp;
+
+	must((fp = fopen("/proc/self/maps", "r")) != NULL);
+	while (fgets(line, sizeof(line), fp) != NULL)
+		n += strstr(line, name) != NULL;
+	fclose(fp);
+	return (n);
+}
+
+/*
+ * Firmware has RAM cut into pieces of 4 KiB pages, whatever it is made of; but
+ * what was mapped of huge pages can be unmapped only as whole ones.
+ */
+static void
+test_huge(void)
+{
+	int huge = memfd_create("t-huge", MFD_CLOEXEC | MFD_HUGETLB);
+	void *p = MAP_FAILED;
+
+	if (huge != -1 && ftruncate(huge, 4 << 20) == 0)
+		p = mmap(NULL, 4 << 20, PROT_READ, MAP_SHARED, huge, 0);
+	if (p == MAP_FAILED) {
+		skip(7, "no huge pages");
+		if (huge != -1)
+			close(huge);
+		return;
+	}
+	begin();
+	is_int(map_fds(0, 0xa0000, 3, 0, &huge, 1), 0,
+	    "huge pages up to the middle of one");
+	is_int(map_fds(0xa0000, 0x20000, 1, 0xa0000, &huge, 1), 0,
+	    "a piece of that");
+	is_int(map_fds(0xc0000, 0x340000, 3, 0xc0000, &huge, 1), 0,
+	    "the rest, and another");
+	ok(readable_at(0x9f000) && readable_at(0xbf000) &&
+	    readable_at(0x3ff000) && !readable_at(0x400000),
+	    "all that was mapped can be read, and no more");
+	is_int(unmap(0, 0xa0000, 0) + unmap(0xa0000, 0x20000, 0), 0,
+	    "they are unmapped");
+	is_int(unmap(0xc0000, 0x340000, 0), 0, "and the rest");
+	munmap(p, 4 << 20);
+	close(huge);
+	is_int(mapped("t-huge"), 0, "nothing of them stays mapped");
+	end();
+}
+
 static void
 test_limit(void)
 {
@@ -399,6 +451,7 @@ main(void)
 	test_destroy();
 	test_master();
 	test_limit();
+	test_huge();
 	is_int(v_count_fds(), before, "no descriptor is left");
 	return (done());
 }
