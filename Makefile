@@ -98,6 +98,7 @@ VD_HDRS		= \
 	libvfudma/vfudma.h
 
 NVME_SRCS	= $(sort $(wildcard examples/nvme/*.c))
+HOST_SRCS	= $(sort $(wildcard examples/host/*.c))
 EXAMPLE_SRCS	= $(sort $(wildcard examples/*.c))
 
 # Everything in t/ is a test, but for the replayer, which is a tool.
@@ -136,7 +137,9 @@ VD_OBJS		= $(VD_SRCS:%.c=$(O)%.o)
 MT_LIB		= $(O)libmemtree.a
 VD_LIB		= $(O)libvfudma.a
 NVME_OBJS	= $(NVME_SRCS:%.c=$(O)%.o)
-EXAMPLES	= $(EXAMPLE_SRCS:%.c=$(O)%) $(if $(NVME_SRCS),$(O)examples/nvme/nvme)
+HOST_OBJS	= $(HOST_SRCS:%.c=$(O)%.o)
+EXAMPLES	= $(EXAMPLE_SRCS:%.c=$(O)%) $(O)examples/nvme/nvme \
+	$(O)examples/nvme-host
 TESTS		= $(TEST_SRCS:%.c=$(O)%.t)
 REPLAY		= $(O)t/replay
 
@@ -179,6 +182,8 @@ define link
 endef
 
 $(O)examples/nvme/nvme: $(NVME_OBJS) $(VD_LIB) $(MT_LIB)
+	$(link)
+$(O)examples/nvme-host: $(HOST_OBJS) $(VD_LIB) $(MT_LIB)
 	$(link)
 $(EXAMPLE_SRCS:%.c=$(O)%): %: %.o $(VD_LIB) $(MT_LIB)
 	$(link)
@@ -292,4 +297,5 @@ clean:
 	man-lint qemu-env install uninstall dist clean
 
 -include $(MT_OBJS:.o=.d) $(VD_OBJS:.o=.d) $(NVME_OBJS:.o=.d) \
-	$(EXAMPLE_SRCS:%.c=$(O)%.d) $(TEST_SRCS:%.c=$(O)%.d) $(O)t/replay.d
+	$(HOST_OBJS:.o=.d) $(EXAMPLE_SRCS:%.c=$(O)%.d) \
+	$(TEST_SRCS:%.c=$(O)%.d) $(O)t/replay.d
