@@ -62,7 +62,8 @@ int	vd_pci_set_rom(struct vd_server *s, struct mt_region *region);
  * Let the client map part of a BAR, so that its accesses reach memory without
  * a message.  The part must be memory with a file (MT_BACKING_MEMFD), page
  * aligned in the BAR and in its file, and shown by the BAR as it is now.  One
- * part a BAR: clients do not agree on how to be sent more than one.
+ * part a BAR: clients do not agree on how to be sent more than one.  Best it
+ * is at the same offset in both, so that clients' sums need not wrap.
  *
  * Units:   part is offsets in the BAR, inclusive.
  * Returns: 0, or -1 with errno set.

@@ -454,6 +454,18 @@ test_share_offset(void)
 	    "as clients reckon, it is the file's start");
 	is_int(b->map_fd, mt_region_fd(shared, NULL), "of the right one");
 	mt_region_put(bar);
+
+	/* A page of a file as large as the BAR, at the same offset. */
+	bar = t_container(d.t, "bar", 0x4000);
+	shared = memfd_ram(&d, "file", 0x4000);
+	t_add(bar, 0x1000, 0, t_alias(d.t, "page", shared, 0x1000, 0x1000));
+	mt_region_put(shared);
+	works(vd_pci_set_bar(d.s, 0, bar, 0), "another BAR");
+	works(SHARE(0, 0x1000, 0x1fff), "a page of a file as large");
+	b = vd__pci_region(d.s, 0);
+	ok(b->map_fd_off == 0 && b->map_off == 0x1000,
+	    "at the same offset no sum wraps");
+	mt_region_put(bar);
 	dev_fini(&d);
 }
 
