@@ -61,6 +61,13 @@ struct mt_width {
  * where something else is in front of it; mt_space_valid() measures steps by
  * the address in the space, not by the offset.
  *
+ * read_buf and write_buf move any number of bytes, in address order, in one
+ * call.  They get what falls to one section of an access of more than 8 bytes,
+ * and of a shorter one if the callback for single values is NULL.  valid,
+ * impl, endian and accepts have no part in that: any offset and length inside
+ * the region may come.  read_buf sets all of buf; it reads as zero if the
+ * answer is not MT_OK.
+ *
  * Context: the accessing thread, inside a read-side section, with no lock of
  *          the library held.  Accesses, mt_dma_map() and changes of the tree
  *          are allowed; mt_topology_sync() is not, nor is waiting for a
@@ -78,6 +85,10 @@ struct mt_io_ops {
 	bool qemu_exact;
 	struct mt_width valid;
 	struct mt_width impl;
+	enum mt_result (*read_buf)(void *arg, mt_addr off, void *buf,
+	    size_t len, struct mt_attrs attrs);
+	enum mt_result (*write_buf)(void *arg, mt_addr off, const void *buf,
+	    size_t len, struct mt_attrs attrs);
 };
 
 /* Where the bytes of a RAM, ROM or ROM device region live. */
