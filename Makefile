@@ -58,6 +58,7 @@ MT_SRCS		= \
 	libmemtree/reclaim.c \
 	libmemtree/region.c \
 	libmemtree/render.c \
+	libmemtree/sg.c \
 	libmemtree/space.c \
 	libmemtree/topology.c \
 	libmemtree/tree.c \
@@ -69,6 +70,7 @@ MT_HDRS		= \
 	libmemtree/listener.h \
 	libmemtree/memtree.h \
 	libmemtree/region.h \
+	libmemtree/sg.h \
 	libmemtree/space.h \
 	libmemtree/topology.h \
 	libmemtree/types.h \

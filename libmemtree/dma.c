@@ -88,50 +88,69 @@ map_bounce(struct mt_space *sp, size_t len, struct mt_mapping *map)
 	return (0);
 }
 
+void
+mt__dma_mark(struct mt_mapping *map)
+{
+	map->magic = mark(map);
+}
+
+int
+mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
+    struct mt_mapping *map)
+{
+	bool is_write = (map->dir & MT_DMA_WRITE) != 0;
+	struct mt_space *sp = map->sp;
+	mt_addr addr = map->addr;
+	struct mt__hit hit;
+
+	if (len == 0 || map->dir == 0 ||
+	    (map->dir & ~(MT_DMA_READ | MT_DMA_WRITE)) != 0)
+		return (EINVAL);
+	mt__lookup(v, addr, is_write, map->attrs, &hit);
+	if (hit.host != NULL) {
+		map->ptr = hit.host;
+		map->len = direct_len(v, &hit, addr, len, is_write,
+		    map->attrs);
+		map->region = mt_region_get(hit.span->region);
+		return (0);
+	}
+	if (hit.span == NULL || hit.span->region->kind == MT_RESERVED ||
+	    map->attrs.memory_only)
+		return (EFAULT);
+	if (direct_only)
+		return (ENOSPC);
+	if (mt__region_is_ram(hit.span->region))
+		len = rom_len(&hit, addr, len);
+	if (addr != 0 && len - 1 > MT_LAST_MAX - addr)
+		len = (size_t)(MT_LAST_MAX - addr) + 1;
+	if (map_bounce(sp, len, map) == -1)
+		return (errno);
+	if ((map->dir & MT_DMA_READ) != 0)
+		map->result = mt__access(v, addr, map->ptr, map->len, false,
+		    map->attrs);
+	return (0);
+}
+
 int
 mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
     struct mt_attrs attrs, struct mt_mapping *map)
 {
-	bool is_write = (dir & MT_DMA_WRITE) != 0;
-	const struct mt_view *v;
-	struct mt__hit hit;
-	size_t want = len;
-	int ret = -1;
+	int error;
 
 	memset(map, 0, sizeof(*map));
-	if (len == 0 || dir == 0 || (dir & ~(MT_DMA_READ | MT_DMA_WRITE))) {
-		errno = EINVAL;
-		return (-1);
-	}
 	map->sp = sp;
 	map->addr = addr;
 	map->dir = dir;
 	map->attrs = attrs;
 	mt__read_begin(sp->topology);
-	v = mt__space_view(sp);
-	mt__lookup(v, addr, is_write, attrs, &hit);
-	if (hit.host != NULL) {
-		map->ptr = hit.host;
-		map->len = direct_len(v, &hit, addr, len, is_write, attrs);
-		map->region = mt_region_get(hit.span->region);
-		ret = 0;
-	} else if (hit.span == NULL ||
-	    hit.span->region->kind == MT_RESERVED || attrs.memory_only)
-		errno = EFAULT;
-	else {
-		if (mt__region_is_ram(hit.span->region))
-			want = rom_len(&hit, addr, want);
-		if (addr != 0 && want - 1 > MT_LAST_MAX - addr)
-			want = (size_t)(MT_LAST_MAX - addr) + 1;
-		ret = map_bounce(sp, want, map);
-		if (ret == 0 && (dir & MT_DMA_READ) != 0)
-			map->result = mt__access(v, addr, map->ptr, map->len,
-			    false, attrs);
-	}
+	error = mt__dma_map(mt__space_view(sp), len, false, map);
 	mt__read_end(sp->topology);
-	if (ret == 0)
-		map->magic = mark(map);
-	return (ret);
+	if (error != 0) {
+		errno = error;
+		return (-1);
+	}
+	map->magic = mark(map);
+	return (0);
 }
 
 int

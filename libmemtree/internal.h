@@ -423,6 +423,18 @@ mt__space_view(struct mt_space *sp)
 	return (atomic_load_explicit(&sp->view, memory_order_acquire));
 }
 
+/* --- dma.c --------------------------------------------------------------- */
+
+/*
+ * Map in v, inside a read-side section: 0 or an errno.  map has its space,
+ * address, direction and attributes, and is zero otherwise.  direct_only
+ * answers ENOSPC rather than take a bounce buffer.
+ */
+int	mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
+	    struct mt_mapping *map);
+/* Let map pass for a live mapping where it is now. */
+void	mt__dma_mark(struct mt_mapping *map);
+
 /* --- bounce.c ------------------------------------------------------------ */
 
 /* Take up to len bytes of budget: how many were taken, 0 if none are left. */

@@ -13,6 +13,7 @@
 #include <libmemtree/view.h>
 #include <libmemtree/space.h>
 #include <libmemtree/dma.h>
+#include <libmemtree/sg.h>
 #include <libmemtree/listener.h>
 #include <libmemtree/dump.h>
 
