@@ -51,6 +51,7 @@ MT_SRCS		= \
 	libmemtree/access.c \
 	libmemtree/bounce.c \
 	libmemtree/children.c \
+	libmemtree/cache.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
 	libmemtree/listener.c \
@@ -65,6 +66,7 @@ MT_SRCS		= \
 	libmemtree/view.c
 
 MT_HDRS		= \
+	libmemtree/cache.h \
 	libmemtree/dma.h \
 	libmemtree/dump.h \
 	libmemtree/listener.h \

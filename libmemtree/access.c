@@ -545,10 +545,9 @@ in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
 }
 
 enum mt_result
-mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
+mt__load(const struct mt_view *v, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
 {
-	const struct mt_view *v;
 	const struct mt_region *r;
 	enum mt_result res = MT_OK;
 	struct mt__hit hit;
@@ -557,8 +556,6 @@ mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
 	*val = 0;
 	if (!size_ok(size))
 		return (MT_DECODE);
-	mt__read_begin(sp->topology);
-	v = mt__space_view(sp);
 	mt__lookup(v, addr, false, attrs, &hit);
 	if (hit.host != NULL && hit.room >= size - 1) {
 		copy(&buf, hit.host, size);
@@ -571,6 +568,41 @@ mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
 		res = mt__access(v, addr, &buf, size, false, attrs);
 		*val = value_of(&buf, size, order);
 	}
+	return (res);
+}
+
+enum mt_result
+mt__store(const struct mt_view *v, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t val, struct mt_attrs attrs)
+{
+	const struct mt_region *r;
+	struct mt__hit hit;
+	uint64_t buf = 0;
+
+	if (!size_ok(size))
+		return (MT_DECODE);
+	val &= mask(size);
+	bytes_of(val, &buf, size, order);
+	mt__lookup(v, addr, true, attrs, &hit);
+	if (hit.host != NULL && hit.room >= size - 1) {
+		copy(hit.host, &buf, size);
+		return (MT_OK);
+	}
+	if (!in_one(&hit, size, true, attrs))
+		return (mt__access(v, addr, &buf, size, true, attrs));
+	r = hit.span->region;
+	return (call_write(r, hit.off, size,
+	    convert(val, size, order, r->ops->endian), attrs));
+}
+
+enum mt_result
+mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+{
+	enum mt_result res;
+
+	mt__read_begin(sp->topology);
+	res = mt__load(mt__space_view(sp), addr, size, order, val, attrs);
 	mt__read_end(sp->topology);
 	return (res);
 }
@@ -579,27 +611,10 @@ enum mt_result
 mt_space_store(struct mt_space *sp, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t val, struct mt_attrs attrs)
 {
-	const struct mt_view *v;
-	const struct mt_region *r;
-	enum mt_result res = MT_OK;
-	struct mt__hit hit;
-	uint64_t buf = 0;
+	enum mt_result res;
 
-	if (!size_ok(size))
-		return (MT_DECODE);
-	val &= mask(size);
-	bytes_of(val, &buf, size, order);
 	mt__read_begin(sp->topology);
-	v = mt__space_view(sp);
-	mt__lookup(v, addr, true, attrs, &hit);
-	if (hit.host != NULL && hit.room >= size - 1)
-		copy(hit.host, &buf, size);
-	else if (in_one(&hit, size, true, attrs)) {
-		r = hit.span->region;
-		res = call_write(r, hit.off, size,
-		    convert(val, size, order, r->ops->endian), attrs);
-	} else
-		res = mt__access(v, addr, &buf, size, true, attrs);
+	res = mt__store(mt__space_view(sp), addr, size, order, val, attrs);
 	mt__read_end(sp->topology);
 	return (res);
 }

@@ -17,12 +17,8 @@ mark(const struct mt_mapping *map)
 	return ((uintptr_t)map ^ (uintptr_t)0x6d656d7472656521);
 }
 
-/*
- * How many bytes from hit on are one piece of host memory: sections may
- * differ in what does not matter here.
- */
-static size_t
-direct_len(const struct mt_view *v, const struct mt__hit *hit, mt_addr addr,
+size_t
+mt__direct_len(const struct mt_view *v, const struct mt__hit *hit, mt_addr addr,
     size_t len, bool is_write, struct mt_attrs attrs)
 {
 	struct mt__hit next;
@@ -109,7 +105,7 @@ mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
 	mt__lookup(v, addr, is_write, map->attrs, &hit);
 	if (hit.host != NULL) {
 		map->ptr = hit.host;
-		map->len = direct_len(v, &hit, addr, len, is_write,
+		map->len = mt__direct_len(v, &hit, addr, len, is_write,
 		    map->attrs);
 		map->region = mt_region_get(hit.span->region);
 		return (0);

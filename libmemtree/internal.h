@@ -388,6 +388,7 @@ struct mt_space {
 	char *name;			/* [I] */
 	TAILQ_ENTRY(mt_space) entry;	/* [t] in its root's spaces */
 	struct mt_listener *listeners;	/* [t] ascending by prio */
+	_Atomic(size_t) ncaches;	/* [a] */
 	/* bounce.c */
 	_Atomic(size_t) bounce_limit;	/* [a] */
 	_Atomic(size_t) bounce_used;	/* [a] */
@@ -412,6 +413,12 @@ void	mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
 	    struct mt_attrs attrs, struct mt__hit *hit);
 enum mt_result mt__access(const struct mt_view *v, mt_addr addr, void *buf,
 	    size_t len, bool is_write, struct mt_attrs attrs);
+enum mt_result mt__load(const struct mt_view *v, mt_addr addr,
+	    unsigned int size, enum mt_endian order, uint64_t *val,
+	    struct mt_attrs attrs);
+enum mt_result mt__store(const struct mt_view *v, mt_addr addr,
+	    unsigned int size, enum mt_endian order, uint64_t val,
+	    struct mt_attrs attrs);
 
 static inline struct mt_view *
 mt__space_view(struct mt_space *sp)
@@ -432,6 +439,12 @@ mt__space_view(struct mt_space *sp)
  */
 int	mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
 	    struct mt_mapping *map);
+/*
+ * How many bytes from hit on are one piece of host memory: sections may
+ * differ in what does not matter here.
+ */
+size_t	mt__direct_len(const struct mt_view *v, const struct mt__hit *hit,
+	    mt_addr addr, size_t len, bool is_write, struct mt_attrs attrs);
 /* Let map pass for a live mapping where it is now. */
 void	mt__dma_mark(struct mt_mapping *map);
 

@@ -14,6 +14,7 @@
 #include <libmemtree/space.h>
 #include <libmemtree/dma.h>
 #include <libmemtree/sg.h>
+#include <libmemtree/cache.h>
 #include <libmemtree/listener.h>
 #include <libmemtree/dump.h>
 

@@ -107,7 +107,8 @@ mt_space_destroy(struct mt_space *sp)
 		return (-1);
 	}
 	pthread_mutex_lock(&t->lock);
-	if (sp->listeners != NULL || !mt__bounce_idle(sp)) {
+	if (sp->listeners != NULL || !mt__bounce_idle(sp) ||
+	    atomic_load_explicit(&sp->ncaches, memory_order_acquire) != 0) {
 		pthread_mutex_unlock(&t->lock);
 		errno = EBUSY;
 		return (-1);

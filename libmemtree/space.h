@@ -36,8 +36,8 @@ struct mt_space *mt_space_create(struct mt_region *root, const char *name);
  *
  * Context: takes the topology's writer lock; outside any transaction.
  * Returns: 0, or -1 with errno set and the space intact.
- * Errors:  EBUSY (a bounced mapping, a waiter or a listener is left, or this
- *          thread has a transaction open), EDEADLK (from a listener).
+ * Errors:  EBUSY (a bounced mapping, a cache, a waiter or a listener is left,
+ *          or this thread has a transaction open), EDEADLK (from a listener).
  * Since:   0.1
  */
 int	mt_space_destroy(struct mt_space *sp);

@@ -123,6 +123,7 @@ unsigned int
 use(struct mt_space *sp)
 {
 	struct mt_waiter waiter = MT_WAITER_INIT;
+	struct mt_cache cache;
 	struct mt_range all = { 0, MT_LAST_MAX };
 	unsigned int res = MT_OK;
 	uint8_t u8;
@@ -145,6 +146,14 @@ use(struct mt_space *sp)
 	res |= mt_space_store_be16(sp, 0, u16);
 	res |= mt_space_store_be32(sp, 0, u32);
 	res |= mt_space_store_be64(sp, 0, u64);
+	if (mt_cache_init(&cache, sp, 0, 8, MT_DMA_READ, MT_ATTRS_NONE) == -1 ||
+	    mt_cache_stale(&cache))
+		return (1);
+	res |= mt_cache_load_u8(&cache, 0, &u8);
+	res |= mt_cache_load_le32(&cache, 0, &u32);
+	res |= mt_cache_store_be64(&cache, 0, u64);
+	res |= mt_cache_store_host16(&cache, 0, u16);
+	mt_cache_fini(&cache);
 	mt_dma_set_bounce_limit(sp, MT_BOUNCE_DEFAULT);
 	return (mt_dma_cancel(&waiter) ? VD_IRQ_ACTION_MASK : res);
 }

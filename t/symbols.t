@@ -49,7 +49,8 @@ declared()
 	$CC -I. -E -P "$tmp/all.c" >"$tmp/all.i" || return
 	grep -o "\<${2}_[a-z0-9_]*(" "$tmp/all.i" | grep -v "^$2__" |
 	    tr -d '(' | sort -u >"$tmp/$2.all"
-	grep -o "static inline [^(]*\<${2}_[a-z0-9_]*(" "$tmp/all.i" |
+	tr '\n' ' ' <"$tmp/all.i" |
+	    grep -o "static inline [^(]*\<${2}_[a-z0-9_]*(" |
 	    sed 's/($//; s/.*[ *]//' | sort -u >"$tmp/$2.inline"
 	comm -23 "$tmp/$2.all" "$tmp/$2.inline" >"$tmp/$2.declared"
 }

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+#include <errno.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* How much of the window is memory, from its start on, and where. */
+static uint8_t *
+direct(const struct mt_cache *c, bool is_write, size_t *len)
+{
+	struct mt__hit hit;
+
+	mt__lookup(c->view, c->addr, is_write, c->attrs, &hit);
+	*len = hit.host == NULL ? 0 : mt__direct_len(c->view, &hit, c->addr,
+	    c->len, is_write, c->attrs);
+	return (hit.host);
+}
+
+int
+mt_cache_init(struct mt_cache *c, struct mt_space *sp, mt_addr addr,
+    size_t len, unsigned int dir, struct mt_attrs attrs)
+{
+	memset(c, 0, sizeof(*c));
+	if (len == 0 || len - 1 > MT_LAST_MAX - addr || dir == 0 ||
+	    (dir & ~(MT_DMA_READ | MT_DMA_WRITE)) != 0) {
+		errno = EINVAL;
+		return (-1);
+	}
+	c->sp = sp;
+	c->addr = addr;
+	c->len = len;
+	c->dir = dir;
+	c->attrs = attrs;
+	/* An atomic pointer is as large as one that is not. */
+	_Static_assert(sizeof(sp->view) == sizeof(*c->current), "as plain");
+	c->current = (struct mt_view *const *)
+	    (uintptr_t)&sp->view;
+	c->view = mt_space_view(sp);
+	if ((dir & MT_DMA_READ) != 0)
+		c->rhost = direct(c, false, &c->rlen);
+	if ((dir & MT_DMA_WRITE) != 0)
+		c->whost = direct(c, true, &c->wlen);
+	atomic_fetch_add_explicit(&sp->ncaches, 1, memory_order_relaxed);
+	return (0);
+}
+
+void
+mt_cache_fini(struct mt_cache *c)
+{
+	struct mt_space *sp = c->sp;
+
+	if (c->view == NULL)
+		return;
+	mt_view_put(c->view);
+	memset(c, 0, sizeof(*c));
+	/* Pairs with the acquire in mt_space_destroy(). */
+	atomic_fetch_sub_explicit(&sp->ncaches, 1, memory_order_release);
+}
+
+/* May this part of the window be accessed so? */
+static enum mt_result
+check(const struct mt_cache *c, size_t off, size_t len, unsigned int dir)
+{
+	if (c->view == NULL || off > c->len || len > c->len - off)
+		return (MT_DECODE);
+	return ((c->dir & dir) != 0 ? MT_OK : MT_DENIED);
+}
+
+enum mt_result
+mt_cache_read(const struct mt_cache *c, size_t off, void *buf, size_t len)
+{
+	enum mt_result res = check(c, off, len, MT_DMA_READ);
+
+	if (res != MT_OK) {
+		memset(buf, 0, len);
+		return (res);
+	}
+	mt__read_begin(c->sp->topology);
+	res = mt__access(c->view, c->addr + off, buf, len, false, c->attrs);
+	mt__read_end(c->sp->topology);
+	return (res);
+}
+
+enum mt_result
+mt_cache_write(const struct mt_cache *c, size_t off, const void *buf,
+    size_t len)
+{
+	void *from = (void *)(uintptr_t)buf;	/* it is only read from */
+	enum mt_result res = check(c, off, len, MT_DMA_WRITE);
+
+	if (res != MT_OK)
+		return (res);
+	mt__read_begin(c->sp->topology);
+	res = mt__access(c->view, c->addr + off, from, len, true, c->attrs);
+	mt__read_end(c->sp->topology);
+	return (res);
+}
+
+enum mt_result
+mt_cache_load(const struct mt_cache *c, size_t off, unsigned int size,
+    enum mt_endian order, uint64_t *val)
+{
+	enum mt_result res = check(c, off, size, MT_DMA_READ);
+
+	*val = 0;
+	if (res != MT_OK)
+		return (res);
+	mt__read_begin(c->sp->topology);
+	res = mt__load(c->view, c->addr + off, size, order, val, c->attrs);
+	mt__read_end(c->sp->topology);
+	return (res);
+}
+
+enum mt_result
+mt_cache_store(const struct mt_cache *c, size_t off, unsigned int size,
+    enum mt_endian order, uint64_t val)
+{
+	enum mt_result res = check(c, off, size, MT_DMA_WRITE);
+
+	if (res != MT_OK)
+		return (res);
+	mt__read_begin(c->sp->topology);
+	res = mt__store(c->view, c->addr + off, size, order, val, c->attrs);
+	mt__read_end(c->sp->topology);
+	return (res);
+}
