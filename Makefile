@@ -52,6 +52,7 @@ MT_SRCS		= \
 	libmemtree/bounce.c \
 	libmemtree/children.c \
 	libmemtree/cache.c \
+	libmemtree/defer.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
 	libmemtree/listener.c \
@@ -67,6 +68,7 @@ MT_SRCS		= \
 
 MT_HDRS		= \
 	libmemtree/cache.h \
+	libmemtree/defer.h \
 	libmemtree/dma.h \
 	libmemtree/dump.h \
 	libmemtree/listener.h \

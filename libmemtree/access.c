@@ -296,7 +296,8 @@ buf_size(const struct mt__hit *hit, size_t len, bool is_write)
 	const struct mt_io_ops *ops = hit->span->region->ops;
 	mt_addr room = hit->span->region_last - hit->off;
 
-	if (is_write ? ops->write_buf == NULL : ops->read_buf == NULL)
+	if ((is_write ? ops->write_buf == NULL : ops->read_buf == NULL) &&
+	    ops->submit_buf == NULL)
 		return (0);
 	if (room > hit->room)
 		room = hit->room;
@@ -352,14 +353,28 @@ device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
 	return (res);
 }
 
-/* Nothing of ours must pass for what a device that failed has read. */
+/*
+ * A buffer for a device, which it may complete later.  What has been read by
+ * one that failed is zeroed: nothing of ours must pass for it.
+ */
 static __attribute__((noinline)) enum mt_result
-device_buf(const struct mt__hit *hit, uint8_t *buf, size_t len, bool is_write,
-    struct mt_attrs attrs)
+device_buf(struct mt__reader *rd, const struct mt__hit *hit, uint8_t *buf,
+    size_t len, bool is_write, struct mt_attrs attrs)
 {
 	const struct mt_region *r = hit->span->region;
 	enum mt_result res;
 
+	if (r->ops->submit_buf != NULL) {
+		if (rd->access != NULL) {
+			mt__defer_begin(rd->access, hit, buf, len, is_write,
+			    attrs);
+			return (MT_OK);
+		}
+		if (is_write ? r->ops->write_buf == NULL :
+		    r->ops->read_buf == NULL)
+			return (mt__defer_wait(rd, hit, buf, len, is_write,
+			    attrs));
+	}
 	if (is_write)
 		return (r->ops->write_buf(r->arg, hit->off, buf, len, attrs));
 	res = r->ops->read_buf(r->arg, hit->off, buf, len, attrs);
@@ -373,14 +388,15 @@ device_buf(const struct mt__hit *hit, uint8_t *buf, size_t len, bool is_write,
  * the section or, as QEMU does, past it.  Returns how much that was.
  */
 ALWAYS_INLINE size_t
-device_access(struct mt__hit *hit, uint8_t *buf, size_t len, bool is_write,
-    struct mt_attrs attrs, unsigned int *res)
+device_access(struct mt__reader *rd, struct mt__hit *hit, uint8_t *buf,
+    size_t len, bool is_write, struct mt_attrs attrs, unsigned int *res)
 {
 	size_t done = buf_size(hit, len, is_write);
 	unsigned int step;
 
 	if (done != 0) {
-		*res |= device_buf(hit, buf, done, is_write, attrs);
+		*res |= device_buf(rd, hit, buf, done, is_write,
+		    attrs);
 		return (done);
 	}
 	for (;;) {
@@ -395,9 +411,10 @@ device_access(struct mt__hit *hit, uint8_t *buf, size_t len, bool is_write,
 }
 
 enum mt_result
-mt__access(const struct mt_view *v, mt_addr addr, void *buf, size_t len,
+mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
     bool is_write, struct mt_attrs attrs)
 {
+	const struct mt_view *v = rd->view;
 	uint8_t *p = buf;
 	struct mt__hit hit;
 	unsigned int res = MT_OK;
@@ -412,8 +429,8 @@ mt__access(const struct mt_view *v, mt_addr addr, void *buf, size_t len,
 			else
 				copy(p, hit.host, step);
 		} else if (is_device(&hit) && !attrs.memory_only) {
-			step = device_access(&hit, p, len, is_write, attrs,
-			    &res);
+			step = device_access(rd, &hit, p, len, is_write,
+			    attrs, &res);
 		} else {
 			if (hit.span == NULL)
 				step = hole_size(&hit, addr, len);
@@ -440,11 +457,12 @@ enum mt_result
 mt_space_read(struct mt_space *sp, mt_addr addr, void *buf, size_t len,
     struct mt_attrs attrs)
 {
+	struct mt__reader rd;
 	enum mt_result res;
 
-	mt__read_begin(sp->topology);
-	res = mt__access(mt__space_view(sp), addr, buf, len, false, attrs);
-	mt__read_end(sp->topology);
+	mt__reader_begin(&rd, sp);
+	res = mt__access(&rd, addr, buf, len, false, attrs);
+	mt__reader_end(&rd);
 	return (res);
 }
 
@@ -454,11 +472,12 @@ mt_space_write(struct mt_space *sp, mt_addr addr, const void *buf, size_t len,
 {
 	/* mt__access() only reads from it. */
 	void *from = (void *)(uintptr_t)buf;
+	struct mt__reader rd;
 	enum mt_result res;
 
-	mt__read_begin(sp->topology);
-	res = mt__access(mt__space_view(sp), addr, from, len, true, attrs);
-	mt__read_end(sp->topology);
+	mt__reader_begin(&rd, sp);
+	res = mt__access(&rd, addr, from, len, true, attrs);
+	mt__reader_end(&rd);
 	return (res);
 }
 
@@ -466,20 +485,19 @@ enum mt_result
 mt_space_set(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
     struct mt_attrs attrs)
 {
-	const struct mt_view *v;
+	struct mt__reader rd;
 	uint8_t chunk[512];
 	unsigned int res = MT_OK;
 	size_t step;
 
 	memset(chunk, byte, sizeof(chunk));
-	mt__read_begin(sp->topology);
-	v = mt__space_view(sp);
+	mt__reader_begin(&rd, sp);
 	while (len != 0) {
 		/* Chunks end at multiples of their size, like devices. */
 		step = sizeof(chunk) - addr % sizeof(chunk);
 		if (step > len)
 			step = len;
-		res |= mt__access(v, addr, chunk, step, true, attrs);
+		res |= mt__access(&rd, addr, chunk, step, true, attrs);
 		len -= step;
 		if (len != 0 && addr > MT_LAST_MAX - step) {
 			res |= MT_DECODE;
@@ -487,7 +505,7 @@ mt_space_set(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
 		}
 		addr += step;
 	}
-	mt__read_end(sp->topology);
+	mt__reader_end(&rd);
 	return ((enum mt_result)res);
 }
 
@@ -545,7 +563,7 @@ in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
 }
 
 enum mt_result
-mt__load(const struct mt_view *v, mt_addr addr, unsigned int size,
+mt__load(struct mt__reader *rd, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
 {
 	const struct mt_region *r;
@@ -556,7 +574,7 @@ mt__load(const struct mt_view *v, mt_addr addr, unsigned int size,
 	*val = 0;
 	if (!size_ok(size))
 		return (MT_DECODE);
-	mt__lookup(v, addr, false, attrs, &hit);
+	mt__lookup(rd->view, addr, false, attrs, &hit);
 	if (hit.host != NULL && hit.room >= size - 1) {
 		copy(&buf, hit.host, size);
 		*val = value_of(&buf, size, order);
@@ -565,14 +583,14 @@ mt__load(const struct mt_view *v, mt_addr addr, unsigned int size,
 		res = call_read(r, hit.off, size, val, attrs);
 		*val = convert(*val, size, r->ops->endian, order);
 	} else {
-		res = mt__access(v, addr, &buf, size, false, attrs);
+		res = mt__access(rd, addr, &buf, size, false, attrs);
 		*val = value_of(&buf, size, order);
 	}
 	return (res);
 }
 
 enum mt_result
-mt__store(const struct mt_view *v, mt_addr addr, unsigned int size,
+mt__store(struct mt__reader *rd, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t val, struct mt_attrs attrs)
 {
 	const struct mt_region *r;
@@ -583,13 +601,13 @@ mt__store(const struct mt_view *v, mt_addr addr, unsigned int size,
 		return (MT_DECODE);
 	val &= mask(size);
 	bytes_of(val, &buf, size, order);
-	mt__lookup(v, addr, true, attrs, &hit);
+	mt__lookup(rd->view, addr, true, attrs, &hit);
 	if (hit.host != NULL && hit.room >= size - 1) {
 		copy(hit.host, &buf, size);
 		return (MT_OK);
 	}
 	if (!in_one(&hit, size, true, attrs))
-		return (mt__access(v, addr, &buf, size, true, attrs));
+		return (mt__access(rd, addr, &buf, size, true, attrs));
 	r = hit.span->region;
 	return (call_write(r, hit.off, size,
 	    convert(val, size, order, r->ops->endian), attrs));
@@ -599,11 +617,12 @@ enum mt_result
 mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
 {
+	struct mt__reader rd;
 	enum mt_result res;
 
-	mt__read_begin(sp->topology);
-	res = mt__load(mt__space_view(sp), addr, size, order, val, attrs);
-	mt__read_end(sp->topology);
+	mt__reader_begin(&rd, sp);
+	res = mt__load(&rd, addr, size, order, val, attrs);
+	mt__reader_end(&rd);
 	return (res);
 }
 
@@ -611,11 +630,12 @@ enum mt_result
 mt_space_store(struct mt_space *sp, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t val, struct mt_attrs attrs)
 {
+	struct mt__reader rd;
 	enum mt_result res;
 
-	mt__read_begin(sp->topology);
-	res = mt__store(mt__space_view(sp), addr, size, order, val, attrs);
-	mt__read_end(sp->topology);
+	mt__reader_begin(&rd, sp);
+	res = mt__store(&rd, addr, size, order, val, attrs);
+	mt__reader_end(&rd);
 	return (res);
 }
 

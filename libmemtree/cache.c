@@ -59,6 +59,18 @@ mt_cache_fini(struct mt_cache *c)
 	atomic_fetch_sub_explicit(&sp->ncaches, 1, memory_order_release);
 }
 
+/* Go by the view of the cache, which stays. */
+static void
+begin(struct mt__reader *rd, const struct mt_cache *c)
+{
+	rd->topology = c->sp->topology;
+	rd->view = c->view;
+	rd->access = NULL;
+	rd->kept = true;
+	rd->put = false;
+	mt__read_begin(rd->topology);
+}
+
 /* May this part of the window be accessed so? */
 static enum mt_result
 check(const struct mt_cache *c, size_t off, size_t len, unsigned int dir)
@@ -71,15 +83,16 @@ check(const struct mt_cache *c, size_t off, size_t len, unsigned int dir)
 enum mt_result
 mt_cache_read(const struct mt_cache *c, size_t off, void *buf, size_t len)
 {
+	struct mt__reader rd;
 	enum mt_result res = check(c, off, len, MT_DMA_READ);
 
 	if (res != MT_OK) {
 		memset(buf, 0, len);
 		return (res);
 	}
-	mt__read_begin(c->sp->topology);
-	res = mt__access(c->view, c->addr + off, buf, len, false, c->attrs);
-	mt__read_end(c->sp->topology);
+	begin(&rd, c);
+	res = mt__access(&rd, c->addr + off, buf, len, false, c->attrs);
+	mt__reader_end(&rd);
 	return (res);
 }
 
@@ -88,13 +101,14 @@ mt_cache_write(const struct mt_cache *c, size_t off, const void *buf,
     size_t len)
 {
 	void *from = (void *)(uintptr_t)buf;	/* it is only read from */
+	struct mt__reader rd;
 	enum mt_result res = check(c, off, len, MT_DMA_WRITE);
 
 	if (res != MT_OK)
 		return (res);
-	mt__read_begin(c->sp->topology);
-	res = mt__access(c->view, c->addr + off, from, len, true, c->attrs);
-	mt__read_end(c->sp->topology);
+	begin(&rd, c);
+	res = mt__access(&rd, c->addr + off, from, len, true, c->attrs);
+	mt__reader_end(&rd);
 	return (res);
 }
 
@@ -102,14 +116,15 @@ enum mt_result
 mt_cache_load(const struct mt_cache *c, size_t off, unsigned int size,
     enum mt_endian order, uint64_t *val)
 {
+	struct mt__reader rd;
 	enum mt_result res = check(c, off, size, MT_DMA_READ);
 
 	*val = 0;
 	if (res != MT_OK)
 		return (res);
-	mt__read_begin(c->sp->topology);
-	res = mt__load(c->view, c->addr + off, size, order, val, c->attrs);
-	mt__read_end(c->sp->topology);
+	begin(&rd, c);
+	res = mt__load(&rd, c->addr + off, size, order, val, c->attrs);
+	mt__reader_end(&rd);
 	return (res);
 }
 
@@ -117,12 +132,13 @@ enum mt_result
 mt_cache_store(const struct mt_cache *c, size_t off, unsigned int size,
     enum mt_endian order, uint64_t val)
 {
+	struct mt__reader rd;
 	enum mt_result res = check(c, off, size, MT_DMA_WRITE);
 
 	if (res != MT_OK)
 		return (res);
-	mt__read_begin(c->sp->topology);
-	res = mt__store(c->view, c->addr + off, size, order, val, c->attrs);
-	mt__read_end(c->sp->topology);
+	begin(&rd, c);
+	res = mt__store(&rd, c->addr + off, size, order, val, c->attrs);
+	mt__reader_end(&rd);
 	return (res);
 }

@@ -91,7 +91,7 @@ mt__dma_mark(struct mt_mapping *map)
 }
 
 int
-mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
+mt__dma_map(struct mt__reader *rd, size_t len, bool direct_only,
     struct mt_mapping *map)
 {
 	bool is_write = (map->dir & MT_DMA_WRITE) != 0;
@@ -102,10 +102,10 @@ mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
 	if (len == 0 || map->dir == 0 ||
 	    (map->dir & ~(MT_DMA_READ | MT_DMA_WRITE)) != 0)
 		return (EINVAL);
-	mt__lookup(v, addr, is_write, map->attrs, &hit);
+	mt__lookup(rd->view, addr, is_write, map->attrs, &hit);
 	if (hit.host != NULL) {
 		map->ptr = hit.host;
-		map->len = mt__direct_len(v, &hit, addr, len, is_write,
+		map->len = mt__direct_len(rd->view, &hit, addr, len, is_write,
 		    map->attrs);
 		map->region = mt_region_get(hit.span->region);
 		return (0);
@@ -122,7 +122,7 @@ mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
 	if (map_bounce(sp, len, map) == -1)
 		return (errno);
 	if ((map->dir & MT_DMA_READ) != 0)
-		map->result = mt__access(v, addr, map->ptr, map->len, false,
+		map->result = mt__access(rd, addr, map->ptr, map->len, false,
 		    map->attrs);
 	return (0);
 }
@@ -131,6 +131,7 @@ int
 mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
     struct mt_attrs attrs, struct mt_mapping *map)
 {
+	struct mt__reader rd;
 	int error;
 
 	memset(map, 0, sizeof(*map));
@@ -138,9 +139,9 @@ mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
 	map->addr = addr;
 	map->dir = dir;
 	map->attrs = attrs;
-	mt__read_begin(sp->topology);
-	error = mt__dma_map(mt__space_view(sp), len, false, map);
-	mt__read_end(sp->topology);
+	mt__reader_begin(&rd, sp);
+	error = mt__dma_map(&rd, len, false, map);
+	mt__reader_end(&rd);
 	if (error != 0) {
 		errno = error;
 		return (-1);

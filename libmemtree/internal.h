@@ -33,6 +33,7 @@
  * Locks in the order in which they are taken:
  *   mt_topology.lock	writer lock, recursive, held from begin to commit
  *   mt_space.wait_lock	waiters for bounce budget; leaf
+ *   mt_space.defer_lock	what is in flight; leaf
  *   mt_topology.reclaim.lock	hand-over to the reclaimer; leaf
  * None of them is held while a region callback or a waiter is called; the
  * writer lock is held while listeners are.
@@ -389,6 +390,11 @@ struct mt_space {
 	TAILQ_ENTRY(mt_space) entry;	/* [t] in its root's spaces */
 	struct mt_listener *listeners;	/* [t] ascending by prio */
 	_Atomic(size_t) ncaches;	/* [a] */
+	/* defer.c */
+	pthread_mutex_t defer_lock;
+	pthread_cond_t defer_idle;	/* with defer_lock: naccesses is 0 */
+	size_t naccesses;		/* defer_lock; in flight */
+	struct mt__finishing *finishing; /* defer_lock; calls of done */
 	/* bounce.c */
 	_Atomic(size_t) bounce_limit;	/* [a] */
 	_Atomic(size_t) bounce_used;	/* [a] */
@@ -411,15 +417,6 @@ struct mt__hit {
 
 void	mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
 	    struct mt_attrs attrs, struct mt__hit *hit);
-enum mt_result mt__access(const struct mt_view *v, mt_addr addr, void *buf,
-	    size_t len, bool is_write, struct mt_attrs attrs);
-enum mt_result mt__load(const struct mt_view *v, mt_addr addr,
-	    unsigned int size, enum mt_endian order, uint64_t *val,
-	    struct mt_attrs attrs);
-enum mt_result mt__store(const struct mt_view *v, mt_addr addr,
-	    unsigned int size, enum mt_endian order, uint64_t val,
-	    struct mt_attrs attrs);
-
 static inline struct mt_view *
 mt__space_view(struct mt_space *sp)
 {
@@ -430,14 +427,79 @@ mt__space_view(struct mt_space *sp)
 	return (atomic_load_explicit(&sp->view, memory_order_acquire));
 }
 
+/* Somebody in a read-side section who goes by one view of a space. */
+struct mt__reader {
+	struct mt_topology *topology;
+	struct mt_view *view;
+	struct mt_access *access;	/* to be submitted; NULL: it waits */
+	bool kept;			/* view stays without the section */
+	bool put;			/* by a reference of ours */
+};
+
+static inline void
+mt__reader_begin(struct mt__reader *rd, struct mt_space *sp)
+{
+	rd->topology = sp->topology;
+	rd->access = NULL;
+	rd->kept = rd->put = false;
+	mt__read_begin(sp->topology);
+	rd->view = mt__space_view(sp);
+}
+
+static inline void
+mt__reader_end(struct mt__reader *rd)
+{
+	mt__read_end(rd->topology);
+	if (rd->put)
+		mt_view_put(rd->view);
+}
+
+/* Leave the section in order to wait; view stays the one to go by. */
+static inline void
+mt__reader_pause(struct mt__reader *rd)
+{
+	if (!rd->kept) {
+		mt_view_get(rd->view);
+		rd->kept = rd->put = true;
+	}
+	mt__read_end(rd->topology);
+}
+
+static inline void
+mt__reader_resume(struct mt__reader *rd)
+{
+	mt__read_begin(rd->topology);
+}
+
+enum mt_result mt__access(struct mt__reader *rd, mt_addr addr, void *buf,
+	    size_t len, bool is_write, struct mt_attrs attrs);
+enum mt_result mt__load(struct mt__reader *rd, mt_addr addr,
+	    unsigned int size, enum mt_endian order, uint64_t *val,
+	    struct mt_attrs attrs);
+enum mt_result mt__store(struct mt__reader *rd, mt_addr addr,
+	    unsigned int size, enum mt_endian order, uint64_t val,
+	    struct mt_attrs attrs);
+
+/* --- defer.c ------------------------------------------------------------- */
+
+void	mt__defer_init(struct mt_space *sp);
+void	mt__defer_fini(struct mt_space *sp);
+bool	mt__defer_idle(struct mt_space *sp);
+/* Submit to the region at hit its part of acc, or of an access that waits. */
+void	mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit,
+	    void *buf, size_t len, bool is_write, struct mt_attrs attrs);
+enum mt_result mt__defer_wait(struct mt__reader *rd,
+	    const struct mt__hit *hit, void *buf, size_t len, bool is_write,
+	    struct mt_attrs attrs);
+
 /* --- dma.c --------------------------------------------------------------- */
 
 /*
- * Map in v, inside a read-side section: 0 or an errno.  map has its space,
+ * Map in the view of rd: 0 or an errno.  map has its space,
  * address, direction and attributes, and is zero otherwise.  direct_only
  * answers ENOSPC rather than take a bounce buffer.
  */
-int	mt__dma_map(const struct mt_view *v, size_t len, bool direct_only,
+int	mt__dma_map(struct mt__reader *rd, size_t len, bool direct_only,
 	    struct mt_mapping *map);
 /*
  * How many bytes from hit on are one piece of host memory: sections may

@@ -15,6 +15,7 @@
 #include <libmemtree/dma.h>
 #include <libmemtree/sg.h>
 #include <libmemtree/cache.h>
+#include <libmemtree/defer.h>
 #include <libmemtree/listener.h>
 #include <libmemtree/dump.h>
 

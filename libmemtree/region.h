@@ -11,6 +11,7 @@
 extern "C" {
 #endif
 
+struct mt_piece;
 struct mt_topology;
 
 /*
@@ -68,6 +69,14 @@ struct mt_width {
  * the region may come.  read_buf sets all of buf; it reads as zero if the
  * answer is not MT_OK.
  *
+ * submit_buf begins what read_buf and write_buf would do, and does not wait:
+ * mt_access_complete(piece, result) ends it, then or later, on any thread.
+ * buf is valid until then; a write only reads it.  Accesses that were
+ * submitted use this one, others the other two, or this one if there is no
+ * other, and wait.  cancel_buf gives a piece up: true if it will neither
+ * touch its buffer nor complete it any more; false if it is too late, which
+ * may be because it is being or has been completed.
+ *
  * Context: the accessing thread, inside a read-side section, with no lock of
  *          the library held.  Accesses, mt_dma_map() and changes of the tree
  *          are allowed; mt_topology_sync() is not, nor is waiting for a
@@ -89,6 +98,9 @@ struct mt_io_ops {
 	    size_t len, struct mt_attrs attrs);
 	enum mt_result (*write_buf)(void *arg, mt_addr off, const void *buf,
 	    size_t len, struct mt_attrs attrs);
+	void (*submit_buf)(void *arg, mt_addr off, void *buf, size_t len,
+	    bool is_write, struct mt_attrs attrs, struct mt_piece *piece);
+	bool (*cancel_buf)(void *arg, struct mt_piece *piece);
 };
 
 /* Where the bytes of a RAM, ROM or ROM device region live. */

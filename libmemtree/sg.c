@@ -33,7 +33,7 @@ join(const struct mt_sg *sg, struct iovec *iov, struct mt_mapping *map)
 
 /* Map what is left of one range, or as much as goes: 0, or what stops it. */
 static int
-map_range(const struct mt_view *v, const struct mt_range *range,
+map_range(struct mt__reader *rd, const struct mt_range *range,
     const struct mt_mapping *like, struct iovec *iov, size_t n,
     struct mt_sg *sg)
 {
@@ -51,7 +51,7 @@ map_range(const struct mt_view *v, const struct mt_range *range,
 		next = *like;
 		next.addr = range->first + sg->off;
 		/* When all pieces are full the last may still grow. */
-		error = mt__dma_map(v, len, sg->niov == n, &next);
+		error = mt__dma_map(rd, len, sg->niov == n, &next);
 		if (error != 0)
 			return (error);
 		if (!join(sg, iov, &next)) {
@@ -79,23 +79,22 @@ mt_dma_map_sg(struct mt_space *sp, const struct mt_range *ranges,
     struct iovec *iov, struct mt_mapping *maps, size_t n, struct mt_sg *sg)
 {
 	struct mt_mapping like = { .sp = sp, .dir = dir, .attrs = attrs };
-	const struct mt_view *v;
+	struct mt__reader rd;
 
 	memset(sg, 0, sizeof(*sg));
 	sg->maps = maps;
 	if (nranges == 0 || n == 0)
 		sg->error = EINVAL;
-	mt__read_begin(sp->topology);
-	v = mt__space_view(sp);
+	mt__reader_begin(&rd, sp);
 	while (sg->error == 0 && sg->range < nranges) {
-		sg->error = map_range(v, &ranges[sg->range], &like, iov, n,
+		sg->error = map_range(&rd, &ranges[sg->range], &like, iov, n,
 		    sg);
 		if (sg->error == 0) {
 			sg->range++;
 			sg->off = 0;
 		}
 	}
-	mt__read_end(sp->topology);
+	mt__reader_end(&rd);
 	if (sg->niov == 0) {
 		errno = sg->error;
 		return (-1);

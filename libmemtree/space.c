@@ -46,6 +46,7 @@ root_put(struct mt__root *root)
 static void
 free_space(struct mt_space *sp)
 {
+	mt__defer_fini(sp);
 	mt__bounce_fini(sp);
 	free(sp->name);
 	free(sp);
@@ -64,6 +65,7 @@ mt_space_create(struct mt_region *root, const char *name)
 		free(sp);
 		return (NULL);
 	}
+	mt__defer_init(sp);
 	if ((sp->name = strdup(name != NULL ? name : "")) == NULL ||
 	    mt_topology_begin(t) == -1) {
 		free_space(sp);
@@ -108,6 +110,7 @@ mt_space_destroy(struct mt_space *sp)
 	}
 	pthread_mutex_lock(&t->lock);
 	if (sp->listeners != NULL || !mt__bounce_idle(sp) ||
+	    !mt__defer_idle(sp) ||
 	    atomic_load_explicit(&sp->ncaches, memory_order_acquire) != 0) {
 		pthread_mutex_unlock(&t->lock);
 		errno = EBUSY;

@@ -36,8 +36,9 @@ struct mt_space *mt_space_create(struct mt_region *root, const char *name);
  *
  * Context: takes the topology's writer lock; outside any transaction.
  * Returns: 0, or -1 with errno set and the space intact.
- * Errors:  EBUSY (a bounced mapping, a cache, a waiter or a listener is left,
- *          or this thread has a transaction open), EDEADLK (from a listener).
+ * Errors:  EBUSY (a bounced mapping, a cache, a waiter, a listener or an access
+ *          in flight is left, or this thread has a transaction open),
+ *          EDEADLK (from a listener).
  * Since:   0.1
  */
 int	mt_space_destroy(struct mt_space *sp);
@@ -80,7 +81,8 @@ int	mt_space_find(struct mt_space *sp, struct mt_range range,
  * up to four bytes that begins in a hole is lost as a whole.
  *
  * Units:   len is bytes; 0 does nothing.
- * Context: any thread; takes no lock; calls region callbacks on this thread.
+ * Context: any thread; takes no lock; calls region callbacks on this thread,
+ *          and waits for those that complete later.
  * Returns: enum mt_result bits.
  * Since:   0.1
  */

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Accesses that regions complete later.
+ *
+ * pending counts the pieces of an access that are in flight, and one for each
+ * who looks at it: mt_access_submit() until it has begun all of them, and
+ * mt_access_cancel().  Who takes it to 0 has the access alone, and ends it.
+ * Decrements are release, so that what a region has put into the buffer
+ * comes before done, and acquire, for the one who calls it.
+ */
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+
+/* A done that is being called, on the stack of who calls. */
+struct mt__finishing {
+	struct mt__finishing *next;
+	pthread_t thread;
+};
+
+void
+mt__defer_init(struct mt_space *sp)
+{
+	pthread_mutex_init(&sp->defer_lock, NULL);
+	pthread_cond_init(&sp->defer_idle, NULL);
+}
+
+void
+mt__defer_fini(struct mt_space *sp)
+{
+	pthread_cond_destroy(&sp->defer_idle);
+	pthread_mutex_destroy(&sp->defer_lock);
+}
+
+bool
+mt__defer_idle(struct mt_space *sp)
+{
+	bool idle;
+
+	pthread_mutex_lock(&sp->defer_lock);
+	idle = sp->naccesses == 0;
+	pthread_mutex_unlock(&sp->defer_lock);
+	return (idle);
+}
+
+static void
+prepare(struct mt_access *acc, struct mt_space *sp,
+    void (*done)(void *, enum mt_result), void *arg)
+{
+	acc->sp = sp;
+	acc->done = done;
+	acc->arg = arg;
+	acc->pieces = acc->own;
+	acc->npieces = 0;
+	acc->pending = 1;
+	acc->result = MT_OK;
+	acc->counted = false;
+}
+
+/* Give back what an access kept that nobody is at any more. */
+static void
+clean(struct mt_access *acc)
+{
+	size_t i;
+
+	for (i = 0; i < acc->npieces; i++)
+		mt_region_put(acc->pieces[i].region);
+	if (acc->pieces != acc->own)
+		free(acc->pieces);
+}
+
+/* One less in flight; nobody may use sp after that. */
+static void
+uncount_locked(struct mt_space *sp)
+{
+	if (--sp->naccesses == 0)
+		pthread_cond_broadcast(&sp->defer_idle);
+}
+
+static void
+finish(struct mt_access *acc)
+{
+	enum mt_result res = (enum mt_result)__atomic_load_n(&acc->result,
+	    __ATOMIC_RELAXED);
+	struct mt__finishing self = { NULL, pthread_self() }, **pp;
+	struct mt_space *sp = acc->sp;
+
+	clean(acc);
+	if (!acc->counted) {
+		acc->done(acc->arg, res);
+		return;
+	}
+	pthread_mutex_lock(&sp->defer_lock);
+	self.next = sp->finishing;
+	sp->finishing = &self;
+	pthread_mutex_unlock(&sp->defer_lock);
+	acc->done(acc->arg, res);		/* may free acc */
+	pthread_mutex_lock(&sp->defer_lock);
+	for (pp = &sp->finishing; *pp != &self; pp = &(*pp)->next)
+		;
+	*pp = self.next;
+	uncount_locked(sp);
+	pthread_mutex_unlock(&sp->defer_lock);
+}
+
+/* Is that the last one? */
+static bool
+drop(struct mt_access *acc)
+{
+	return (__atomic_sub_fetch(&acc->pending, 1, __ATOMIC_ACQ_REL) == 0);
+}
+
+/* A piece is over; not yet counted as such. */
+static void
+end_piece(struct mt_piece *piece, enum mt_result res)
+{
+	if (res != MT_OK) {
+		if (piece->buf != NULL)
+			memset(piece->buf, 0, piece->len);
+		__atomic_fetch_or(&piece->access->result, (unsigned int)res,
+		    __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&piece->over, 1, __ATOMIC_RELAXED);
+}
+
+void
+mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
+    size_t len, bool is_write, struct mt_attrs attrs)
+{
+	struct mt_region *r = hit->span->region;
+	struct mt_piece *piece = &acc->pieces[acc->npieces++];
+
+	if (!acc->counted && acc->sp != NULL) {
+		pthread_mutex_lock(&acc->sp->defer_lock);
+		acc->sp->naccesses++;
+		pthread_mutex_unlock(&acc->sp->defer_lock);
+		acc->counted = true;
+	}
+	piece->data = NULL;
+	piece->access = acc;
+	piece->region = mt_region_get(r);
+	piece->buf = is_write ? NULL : buf;
+	piece->len = len;
+	piece->over = 0;
+	__atomic_fetch_add(&acc->pending, 1, __ATOMIC_RELAXED);
+	r->ops->submit_buf(r->arg, hit->off, buf, len, is_write, attrs, piece);
+}
+
+void
+mt_access_complete(struct mt_piece *piece, enum mt_result res)
+{
+	struct mt_access *acc = piece->access;
+
+	end_piece(piece, res);
+	if (drop(acc))
+		finish(acc);
+}
+
+/* --- waiting ------------------------------------------------------------- */
+
+struct sleeper {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;		/* with lock: done was set */
+	enum mt_result result;		/* lock */
+	bool done;			/* lock */
+};
+
+static void
+wake(void *arg, enum mt_result res)
+{
+	struct sleeper *s = arg;
+
+	/* The sleeper returns, and s goes, once the lock is free. */
+	pthread_mutex_lock(&s->lock);
+	s->result = res;
+	s->done = true;
+	pthread_cond_signal(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+enum mt_result
+mt__defer_wait(struct mt__reader *rd, const struct mt__hit *hit, void *buf,
+    size_t len, bool is_write, struct mt_attrs attrs)
+{
+	struct sleeper s = { PTHREAD_MUTEX_INITIALIZER,
+	    PTHREAD_COND_INITIALIZER, MT_OK, false };
+	struct mt_access acc;
+
+	prepare(&acc, NULL, wake, &s);
+	mt__defer_begin(&acc, hit, buf, len, is_write, attrs);
+	if (drop(&acc))
+		finish(&acc);
+	else {
+		mt__reader_pause(rd);
+		pthread_mutex_lock(&s.lock);
+		while (!s.done)
+			pthread_cond_wait(&s.cond, &s.lock);
+		pthread_mutex_unlock(&s.lock);
+		mt__reader_resume(rd);
+	}
+	pthread_cond_destroy(&s.cond);
+	pthread_mutex_destroy(&s.lock);
+	return (s.result);
+}
+
+/* --- submitting ---------------------------------------------------------- */
+
+/* In how many pieces can an access be in flight?  At most so many. */
+static size_t
+count_pieces(const struct mt_view *v, mt_addr addr, size_t len, bool is_write,
+    struct mt_attrs attrs)
+{
+	struct mt__hit hit;
+	size_t n = 0;
+
+	while (len != 0) {
+		mt__lookup(v, addr, is_write, attrs, &hit);
+		if (hit.span != NULL && hit.host == NULL &&
+		    hit.span->region->ops != NULL &&
+		    hit.span->region->ops->submit_buf != NULL)
+			n++;
+		if (hit.room >= len - 1)
+			break;
+		len -= (size_t)hit.room + 1;
+		if (addr + hit.room == MT_LAST_MAX)
+			break;
+		addr += hit.room + 1;
+	}
+	return (n);
+}
+
+int
+mt_access_submit(struct mt_space *sp, struct mt_access *acc, mt_addr addr,
+    void *buf, size_t len, bool is_write, struct mt_attrs attrs,
+    void (*done)(void *, enum mt_result), void *arg)
+{
+	struct mt__reader rd;
+	enum mt_result res;
+	size_t n;
+
+	prepare(acc, sp, done, arg);
+	mt__reader_begin(&rd, sp);
+	n = count_pieces(rd.view, addr, len, is_write, attrs);
+	if (n > MT_ACCESS_PIECES) {
+		acc->pieces = calloc(n, sizeof(*acc->pieces));
+		if (acc->pieces == NULL) {
+			mt__reader_end(&rd);
+			acc->pending = 0;
+			errno = ENOMEM;
+			return (-1);
+		}
+	}
+	rd.access = acc;
+	res = mt__access(&rd, addr, buf, len, is_write, attrs);
+	mt__reader_end(&rd);
+	if (res != MT_OK)
+		__atomic_fetch_or(&acc->result, (unsigned int)res,
+		    __ATOMIC_RELAXED);
+	if (drop(acc))
+		finish(acc);
+	return (0);
+}
+
+bool
+mt_access_cancel(struct mt_access *acc)
+{
+	size_t i, n = __atomic_load_n(&acc->pending, __ATOMIC_RELAXED);
+	bool cancelled = false;
+	struct mt_space *sp;
+	struct mt_piece *p;
+
+	/* While we count as one, it does not end. */
+	do
+		if (n == 0)
+			return (false);
+	while (!__atomic_compare_exchange_n(&acc->pending, &n, n + 1, true,
+	    __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
+	for (i = 0; i < acc->npieces; i++) {
+		p = &acc->pieces[i];
+		if (__atomic_load_n(&p->over, __ATOMIC_RELAXED) != 0 ||
+		    p->region->ops->cancel_buf == NULL ||
+		    !p->region->ops->cancel_buf(p->region->arg, p))
+			continue;
+		end_piece(p, MT_DEVICE);
+		cancelled = true;
+		(void)drop(acc);
+	}
+	if (!drop(acc))
+		return (false);
+	if (!cancelled) {
+		finish(acc);
+		return (false);
+	}
+	clean(acc);
+	sp = acc->sp;
+	pthread_mutex_lock(&sp->defer_lock);
+	uncount_locked(sp);
+	pthread_mutex_unlock(&sp->defer_lock);
+	return (true);
+}
+
+int
+mt_access_drain(struct mt_space *sp)
+{
+	const struct mt__finishing *f;
+	bool deadlock = mt__reading();
+
+	pthread_mutex_lock(&sp->defer_lock);
+	for (f = sp->finishing; f != NULL; f = f->next)
+		deadlock = deadlock || pthread_equal(f->thread,
+		    pthread_self());
+	while (!deadlock && sp->naccesses != 0)
+		pthread_cond_wait(&sp->defer_idle, &sp->defer_lock);
+	pthread_mutex_unlock(&sp->defer_lock);
+	if (deadlock) {
+		errno = EDEADLK;
+		return (-1);
+	}
+	return (0);
+}

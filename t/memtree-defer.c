@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/* Accesses that are completed later: by hand here, and by threads. */
+
+#include <sched.h>
+
+#include "t/util.h"
+
+#define NSLOTS	64
+
+/* A device of bytes that keeps what it is to do until it is told to do it. */
+struct slot {
+	struct mt_piece *piece;		/* NULL: free */
+	void *buf;
+	mt_addr off;
+	size_t len;
+	bool is_write;
+};
+
+struct dev {
+	struct mt_io_ops ops;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct slot slots[NSLOTS];	/* lock */
+	uint8_t bytes[0x1000];		/* lock */
+	unsigned int n;			/* lock; how many there were */
+	bool at_once, stop;		/* lock */
+	enum mt_result answer;
+};
+
+static enum mt_result
+transfer(struct dev *d, struct slot *s)
+{
+	must(s->off < sizeof(d->bytes) && s->len <= sizeof(d->bytes) - s->off);
+	if (s->is_write)
+		memcpy(d->bytes + s->off, s->buf, s->len);
+	else
+		memcpy(s->buf, d->bytes + s->off, s->len);
+	return (d->answer);
+}
+
+static void
+dev_submit(void *arg, mt_addr off, void *buf, size_t len, bool is_write,
+    struct mt_attrs attrs, struct mt_piece *piece)
+{
+	struct slot s = { piece, buf, off, len, is_write };
+	struct dev *d = arg;
+	unsigned int i = 0;
+
+	(void)attrs;
+	pthread_mutex_lock(&d->lock);
+	d->n++;
+	if (d->at_once) {
+		enum mt_result res = transfer(d, &s);
+
+		pthread_mutex_unlock(&d->lock);
+		mt_access_complete(piece, res);
+		return;
+	}
+	while (d->slots[i].piece != NULL)
+		must(++i < NSLOTS);
+	d->slots[i] = s;
+	piece->data = &d->slots[i];
+	pthread_cond_signal(&d->cond);
+	pthread_mutex_unlock(&d->lock);
+}
+
+static bool
+dev_cancel(void *arg, struct mt_piece *piece)
+{
+	struct dev *d = arg;
+	unsigned int i;
+
+	pthread_mutex_lock(&d->lock);
+	for (i = 0; i < NSLOTS && d->slots[i].piece != piece; i++)
+		;
+	if (i < NSLOTS)
+		d->slots[i].piece = NULL;
+	pthread_mutex_unlock(&d->lock);
+	return (i < NSLOTS);
+}
+
+/* Complete what is in slot i, or the first in any: false if there is none. */
+static bool
+dev_do(struct dev *d, unsigned int i)
+{
+	struct mt_piece *piece = NULL;
+	enum mt_result res = MT_OK;
+
+	pthread_mutex_lock(&d->lock);
+	for (i = i < NSLOTS ? i : 0; i < NSLOTS; i++)
+		if ((piece = d->slots[i].piece) != NULL) {
+			must(piece->data == &d->slots[i]);
+			res = transfer(d, &d->slots[i]);
+			d->slots[i].piece = NULL;
+			break;
+		}
+	pthread_mutex_unlock(&d->lock);
+	if (piece != NULL)
+		mt_access_complete(piece, res);
+	return (piece != NULL);
+}
+
+static void *
+dev_run(void *arg)
+{
+	struct dev *d = arg;
+	bool stop;
+
+	do {
+		while (dev_do(d, 0))
+			;
+		pthread_mutex_lock(&d->lock);
+		if (!(stop = d->stop) && d->slots[0].piece == NULL)
+			pthread_cond_wait(&d->cond, &d->lock);
+		pthread_mutex_unlock(&d->lock);
+	} while (!stop);
+	return (NULL);
+}
+
+static void
+dev_stop(struct dev *d, pthread_t thread)
+{
+	pthread_mutex_lock(&d->lock);
+	d->stop = true;
+	pthread_cond_signal(&d->cond);
+	pthread_mutex_unlock(&d->lock);
+	pthread_join(thread, NULL);
+}
+
+static const struct mt_io_ops dev_ops = {
+	.submit_buf = dev_submit,
+	.cancel_buf = dev_cancel,
+	.endian = MT_LITTLE,
+};
+
+/* 0-fff ram, 1000-1fff a, 2000-2fff b, 3000-3fff c, 4000-4fff ram again. */
+struct world {
+	struct mt_topology *t;
+	struct mt_region *root, *ram, *io[3];
+	struct mt_space *sp;
+	struct dev dev[3];
+	uint8_t buf[0x5000];
+};
+
+static struct world *
+begin(void)
+{
+	struct world *w = calloc(1, sizeof(*w));
+	unsigned int i, j;
+
+	must(w != NULL);
+	w->t = t_topology();
+	w->root = t_container(w->t, "root", 0x10000);
+	w->ram = t_add(w->root, 0, 0, t_ram(w->t, "ram", 0x1000));
+	t_add(w->root, 0x4000, 0, t_alias(w->t, "again", w->ram, 0, 0x1000));
+	memset(mt_region_ptr(w->ram), 0x77, 0x1000);
+	for (i = 0; i < 3; i++) {
+		w->dev[i].ops = dev_ops;
+		pthread_mutex_init(&w->dev[i].lock, NULL);
+		pthread_cond_init(&w->dev[i].cond, NULL);
+		for (j = 0; j < 0x1000; j++)
+			w->dev[i].bytes[j] = (uint8_t)(j * 3 + i);
+		w->io[i] = t_add(w->root, 0x1000 * (i + 1), 0,
+		    t_io(w->t, "io", 0x1000, &w->dev[i]));
+	}
+	w->sp = t_space(w->root);
+	memset(w->buf, 0xee, sizeof(w->buf));
+	return (w);
+}
+
+static void
+end(struct world *w)
+{
+	must(mt_space_destroy(w->sp) == 0);
+	mt_region_put(w->root);
+	must(mt_topology_sync(w->t) == 0);
+	t_end(w->t);
+	free(w);
+}
+
+struct outcome {
+	int calls;		/* of done */
+	enum mt_result res;
+};
+
+static void
+note(void *arg, enum mt_result res)
+{
+	struct outcome *o = arg;
+
+	o->res = res;
+	__atomic_add_fetch(&o->calls, 1, __ATOMIC_RELEASE);
+}
+
+static int
+submit(struct world *w, struct mt_access *acc, mt_addr addr, size_t len,
+    bool is_write, struct outcome *o)
+{
+	*o = (struct outcome){ 0, MT_OK };
+	return (mt_access_submit(w->sp, acc, addr, w->buf, len, is_write,
+	    MT_ATTRS_NONE, note, o));
+}
+
+static void
+test_inline(void)
+{
+	struct world *w = begin();
+	struct mt_access acc;
+	struct outcome o;
+
+	works(submit(w, &acc, 0x10, 0x20, false, &o), "an access to memory");
+	is_int(o.calls, 1, "is over at once");
+	is_hex(w->buf[0x1f], 0x77, "with its bytes");
+	ok(!mt_access_cancel(&acc), "too late to cancel it");
+	submit(w, &acc, 0x8000, 4, false, &o);
+	is_int(o.res, MT_DECODE, "a hole is told");
+	submit(w, &acc, 0x10, 0, false, &o);
+	is_int(o.calls, 1, "nothing is done at once");
+	w->dev[0].at_once = true;
+	submit(w, &acc, 0x1004, 4, false, &o);
+	is_int(o.calls, 1, "a device may be quick");
+	is_mem(w->buf, w->dev[0].bytes + 4, 4, "and right");
+	is_int(mt_space_read(w->sp, 0x1005, w->buf, 8, MT_ATTRS_NONE), MT_OK,
+	    "also when one waits for it");
+	is_mem(w->buf, w->dev[0].bytes + 5, 8, "with the same bytes");
+	works(mt_access_drain(w->sp), "nothing is in flight");
+	end(w);
+}
+
+static void
+test_later(void)
+{
+	struct world *w = begin();
+	struct mt_access a, b;
+	struct outcome oa, ob;
+	uint8_t other[16];
+
+	works(submit(w, &a, 0x1000, 0x1000, false, &oa), "a slow device");
+	is_int(oa.calls, 0, "is not done");
+	is_int(w->dev[0].n, 1, "though asked, once for 4 KiB");
+	ob = (struct outcome){ 0, MT_OK };
+	memset(other, 0x11, sizeof(other));
+	works(mt_access_submit(w->sp, &b, 0x1100, other, 16, true,
+	    MT_ATTRS_NONE, note, &ob), "many can be in flight");
+	fails(mt_space_destroy(w->sp), EBUSY, "which keep the space");
+	dev_do(&w->dev[0], 1);
+	is_int(ob.calls, 1, "they end in any order");
+	is_int(oa.calls, 0, "each for itself");
+	w->dev[0].answer = MT_DEVICE;
+	dev_do(&w->dev[0], 0);
+	is_int(oa.calls, 1, "in the end");
+	is_int(oa.res, MT_DEVICE, "with their results");
+	is_hex(w->buf[0] | w->buf[0x101], 0, "and zeros for an error");
+	is_hex(w->dev[0].bytes[0x10f], 0x11, "what was written arrived");
+	end(w);
+}
+
+static void
+test_spans(void)
+{
+	struct world *w = begin();
+	struct mt_access acc;
+	struct outcome o;
+
+	works(submit(w, &acc, 0x800, 0x4000, false, &o),
+	    "an access over memory and three devices");
+	is_int(w->dev[0].n + w->dev[1].n + w->dev[2].n, 3,
+	    "is in flight in all of them");
+	is_hex(w->buf[0x3fff], 0x77, "while the memory is read");
+	dev_do(&w->dev[1], 0);
+	w->dev[2].answer = MT_DENIED;
+	dev_do(&w->dev[2], 0);
+	is_int(o.calls, 0, "it is not over");
+	w->dev[0].answer = MT_DEVICE;
+	dev_do(&w->dev[0], 0);
+	is_int(o.calls, 1, "until all are");
+	is_int(o.res, MT_DEVICE | MT_DENIED, "with all of their results");
+	is_mem(w->buf + 0x1800, w->dev[1].bytes, 0x1000, "and the bytes");
+	is_hex(w->buf[0x800] | w->buf[0x37ff], 0, "but for the errors");
+	submit(w, &acc, 0x3800, 0x8800, true, &o);
+	dev_do(&w->dev[2], 0);
+	is_int(o.res, MT_DENIED | MT_DECODE, "results of others are in it");
+	end(w);
+}
+
+/* Regions stay until an access is over, and it does not matter where. */
+static void
+test_pins(void)
+{
+	struct world *w = begin();
+	struct mt_access acc;
+	struct outcome o;
+	int owner = 0;
+
+	must(mt_region_set_owner(w->io[0], &owner, t_put) == 0);
+	submit(w, &acc, 0x1000, 0x100, false, &o);
+	must(mt_region_del(w->io[0]) == 0);
+	is_int(t_puts_of(w->t, &owner), 0, "a region in use stays");
+	dev_do(&w->dev[0], 0);
+	is_int(o.calls, 1, "until the access");
+	is_int(t_puts_of(w->t, &owner), 1, "is over");
+	end(w);
+}
+
+static void
+test_cancel(void)
+{
+	struct world *w = begin();
+	struct mt_access acc;
+	struct outcome o;
+	int owner = 0;
+
+	must(mt_region_set_owner(w->io[0], &owner, t_put) == 0);
+	submit(w, &acc, 0x1800, 0x1000, false, &o);
+	ok(mt_access_cancel(&acc), "an access can be cancelled");
+	memset(w->buf, 0x22, sizeof(w->buf));
+	ok(!dev_do(&w->dev[0], 0) && !dev_do(&w->dev[1], 0),
+	    "then there is nothing to do");
+	is_int(o.calls, 0, "and done is not called");
+	works(mt_access_drain(w->sp), "nor waited for");
+	must(mt_region_del(w->io[0]) == 0);
+	is_int(t_puts_of(w->t, &owner), 1, "nor is a region kept");
+
+	w->dev[1].ops.cancel_buf = NULL;
+	submit(w, &acc, 0x2800, 0x1000, false, &o);
+	ok(!mt_access_cancel(&acc), "one that no longer can goes on");
+	is_int(o.calls, 0, "to its end");
+	ok(!mt_access_cancel(&acc), "which cannot be cancelled again");
+	ok(!dev_do(&w->dev[2], 0), "though a part of it was");
+	dev_do(&w->dev[1], 0);
+	is_int(o.calls, 1, "when done is called");
+	is_int(o.res, MT_DEVICE, "and told");
+	is_mem(w->buf, w->dev[1].bytes + 0x800, 0x800, "the rest is there");
+	is_hex(w->buf[0x800], 0, "and the part is zero");
+	end(w);
+}
+
+static void *
+later(void *arg)
+{
+	usleep(30000);
+	dev_do(arg, 0);
+	return (NULL);
+}
+
+struct inside {
+	struct mt_space *sp;
+	int ret, error;
+};
+
+static void
+drain_inside(void *arg, enum mt_result res)
+{
+	struct inside *in = arg;
+
+	(void)res;
+	in->ret = mt_access_drain(in->sp);
+	in->error = errno;
+}
+
+static void
+test_drain(void)
+{
+	struct world *w = begin();
+	struct inside in = { w->sp, 0, 0 };
+	struct mt_access acc;
+	pthread_t thread;
+	struct outcome o;
+
+	submit(w, &acc, 0x1000, 4, false, &o);
+	must(pthread_create(&thread, NULL, later, &w->dev[0]) == 0);
+	works(mt_access_drain(w->sp), "draining");
+	is_int(o.calls, 1, "waits for what is in flight");
+	pthread_join(thread, NULL);
+	must(mt_access_submit(w->sp, &acc, 0x1000, w->buf, 4, false,
+	    MT_ATTRS_NONE, drain_inside, &in) == 0);
+	dev_do(&w->dev[0], 0);
+	is_int(in.ret, -1, "it fails in a done");
+	is_int(in.error, EDEADLK, "which it would wait for");
+	works(mt_access_drain(w->sp), "and works after it");
+	end(w);
+}
+
+/* The calls that wait: outside of their section, and by one view. */
+static void *
+blocking_read(void *arg)
+{
+	struct world *w = arg;
+
+	return ((void *)(uintptr_t)mt_space_read(w->sp, 0x1800, w->buf,
+	    0x1000, MT_ATTRS_NONE));
+}
+
+static void
+await(struct dev *d)
+{
+	bool there = false;
+
+	while (!there) {
+		pthread_mutex_lock(&d->lock);
+		there = d->slots[0].piece != NULL;
+		pthread_mutex_unlock(&d->lock);
+		usleep(1000);
+	}
+}
+
+static void
+test_wait(void)
+{
+	struct world *w = begin();
+	struct mt_mapping map;
+	struct mt_cache c;
+	pthread_t thread, worker;
+	uint64_t val;
+	void *res;
+
+	must(pthread_create(&thread, NULL, blocking_read, w) == 0);
+	await(&w->dev[0]);
+	must(mt_region_del(w->io[1]) == 0);
+	works(mt_topology_sync(w->t), "a read that waits is not waited for");
+	dev_do(&w->dev[0], 0);
+	await(&w->dev[1]);
+	dev_do(&w->dev[1], 0);
+	pthread_join(thread, &res);
+	is_int((uintptr_t)res, MT_OK, "and goes on");
+	is_mem(w->buf, w->dev[0].bytes + 0x800, 0x800, "with what was there");
+	is_mem(w->buf + 0x800, w->dev[1].bytes, 0x800, "before");
+
+	must(pthread_create(&worker, NULL, dev_run, &w->dev[0]) == 0);
+	is_int(mt_space_store(w->sp, 0x1010, 4, MT_BIG, 0x01020304,
+	    MT_ATTRS_NONE), MT_OK, "a store waits");
+	is_int(mt_space_load(w->sp, 0x1010, 4, MT_BIG, &val, MT_ATTRS_NONE),
+	    MT_OK, "a load does");
+	is_hex(val, 0x01020304, "and they agree");
+	is_int(mt_space_set(w->sp, 0x1000, 9, 0x800, MT_ATTRS_NONE), MT_OK,
+	    "filling waits for each of its parts");
+	works(mt_dma_map(w->sp, 0x1700, 0x200, MT_DMA_READ | MT_DMA_WRITE,
+	    MT_ATTRS_NONE, &map), "a bounce buffer");
+	is_mem(map.ptr, w->dev[0].bytes + 0x700, 0x200, "is filled");
+	memset(map.ptr, 8, 0x200);
+	works(mt_dma_unmap(&map, 0x200), "and written back");
+	is_hex(w->dev[0].bytes[0x8ff], 8, "in time");
+	must(mt_cache_init(&c, w->sp, 0x1000, 0x10, MT_DMA_READ,
+	    MT_ATTRS_NONE) == 0);
+	is_int(mt_cache_load(&c, 0, 4, MT_LITTLE, &val), MT_OK,
+	    "a cache waits, too");
+	is_hex(val, 0x09090909, "for its value");
+	mt_cache_fini(&c);
+	dev_stop(&w->dev[0], worker);
+	end(w);
+}
+
+/* Threads that submit, wait and cancel, and threads that complete. */
+#define ROUNDS	(T_TSAN ? 500 : 3000)
+
+struct user {
+	struct world *w;
+	unsigned int bad, cancelled;
+};
+
+static void *
+use(void *arg)
+{
+	struct user *u = arg;
+	struct mt_access acc[4];
+	struct outcome o[4];
+	uint8_t buf[4][64];
+	unsigned int i, k;
+
+	for (i = 0; i < ROUNDS; i++) {
+		for (k = 0; k < 4; k++) {
+			o[k] = (struct outcome){ 0, MT_OK };
+			if (mt_access_submit(u->w->sp, &acc[k], 0x1fe0, buf[k],
+			    64, false, MT_ATTRS_NONE, note, &o[k]) == -1)
+				u->bad++;
+		}
+		if (i % 3 == 0 && mt_access_cancel(&acc[3])) {
+			u->cancelled++;
+			o[3].calls = 1;
+		}
+		for (k = 0; k < 4; k++) {
+			while (__atomic_load_n(&o[k].calls,
+			    __ATOMIC_ACQUIRE) == 0)
+				sched_yield();
+			if (k < 3 && (o[k].res != MT_OK || memcmp(buf[k],
+			    u->w->dev[0].bytes + 0xfe0, 32) != 0 ||
+			    memcmp(buf[k] + 32, u->w->dev[1].bytes, 32) != 0))
+				u->bad++;
+		}
+	}
+	return (NULL);
+}
+
+static void
+test_threads(void)
+{
+	struct world *w = begin();
+	struct user u[2] = { { w, 0, 0 }, { w, 0, 0 } };
+	pthread_t dev[2], user[2];
+	unsigned int i;
+
+	for (i = 0; i < 2; i++)
+		must(pthread_create(&dev[i], NULL, dev_run, &w->dev[i]) == 0);
+	for (i = 0; i < 2; i++)
+		must(pthread_create(&user[i], NULL, use, &u[i]) == 0);
+	for (i = 0; i < 2; i++)
+		pthread_join(user[i], NULL);
+	works(mt_access_drain(w->sp), "all comes to an end");
+	is_int(u[0].bad + u[1].bad, 0, "with the right bytes, once each");
+	diag("%u of %u were cancelled", u[0].cancelled + u[1].cancelled,
+	    2 * ROUNDS / 3);
+	for (i = 0; i < 2; i++)
+		dev_stop(&w->dev[i], dev[i]);
+	end(w);
+}
+
+int
+main(void)
+{
+	test_inline();
+	test_later();
+	test_spans();
+	test_pins();
+	test_cancel();
+	test_drain();
+	test_wait();
+	test_threads();
+	return (done());
+}
