@@ -90,8 +90,8 @@ mt__dma_mark(struct mt_mapping *map)
 	map->magic = mark(map);
 }
 
-int
-mt__dma_map(struct mt__reader *rd, size_t len, bool direct_only,
+static inline __attribute__((always_inline)) int
+map_one(struct mt__reader *rd, size_t len, bool direct_only,
     struct mt_mapping *map)
 {
 	bool is_write = (map->dir & MT_DMA_WRITE) != 0;
@@ -128,6 +128,13 @@ mt__dma_map(struct mt__reader *rd, size_t len, bool direct_only,
 }
 
 int
+mt__dma_map(struct mt__reader *rd, size_t len, bool direct_only,
+    struct mt_mapping *map)
+{
+	return (map_one(rd, len, direct_only, map));
+}
+
+int
 mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
     struct mt_attrs attrs, struct mt_mapping *map)
 {
@@ -140,7 +147,7 @@ mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
 	map->dir = dir;
 	map->attrs = attrs;
 	mt__reader_begin(&rd, sp);
-	error = mt__dma_map(&rd, len, false, map);
+	error = map_one(&rd, len, false, map);
 	mt__reader_end(&rd);
 	if (error != 0) {
 		errno = error;
