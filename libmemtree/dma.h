@@ -46,8 +46,9 @@ struct mt_mapping {
  *          is at addr then.
  * Context: any thread; never blocks for a writer; may call region callbacks.
  * Returns: 0, or -1 with errno set and map->ptr NULL.
- * Errors:  EAGAIN (bounce budget spent: see mt_dma_wait()), EFAULT (addr is
- *          unassigned or reserved, or denied by attrs), EINVAL (len or dir), ENOMEM.
+ * Errors:  EAGAIN (bounce budget spent, or wanted by one who waits: see
+ *          mt_dma_wait()), EFAULT (addr is unassigned or reserved, or denied
+ *          by attrs), EINVAL (len or dir), ENOMEM.
  * Since:   0.1
  */
 int	mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len,
@@ -89,16 +90,22 @@ struct mt_waiter {
 	void (*fn)(void *arg);
 	void *arg;
 	size_t need;
+	const void *by;			/* the callback that it waited from */
+	size_t gives;
+	size_t turn;
 	bool queued;
 };
 
-#define MT_WAITER_INIT	{ NULL, NULL, NULL, NULL, NULL, 0, false }
+#define MT_WAITER_INIT	\
+	{ NULL, NULL, NULL, NULL, NULL, 0, NULL, 0, 0, false }
 
 /*
  * Have fn(arg) called once when need bytes of the space's bounce budget are
  * free; at once, before this returns, if they are free now and nobody waits.
  * Waiters are called in the order they came: the first one is not overtaken
  * by those who need less.  fn then tries its map again, and may wait again.
+ * While anybody waits, other maps get only what the first one does not need.
+ * Until fn returns, need bytes are set aside for maps that it makes itself.
  *
  * Units:   need is bytes; more than the limit waits until all of it is free.
  * Owns:    w must stay until fn has been called or the wait was cancelled.
@@ -115,7 +122,8 @@ int	mt_dma_wait(struct mt_space *sp, struct mt_waiter *w, size_t need,
  * Take a waiter back.  When this returns fn is neither going to be called
  * nor running, unless it is fn itself that calls.
  *
- * Context: any thread; waits for a call of fn that is under way elsewhere.
+ * Context: any thread; waits for a call of fn that is under way elsewhere;
+ *          may call the fn of those who waited behind it.
  * Returns: true if it was still waiting, false if fn has been called.
  * Since:   0.1
  */

@@ -398,13 +398,14 @@ struct mt_space {
 	/* bounce.c */
 	_Atomic(size_t) bounce_limit;	/* [a] */
 	_Atomic(size_t) bounce_used;	/* [a] */
-	_Atomic(size_t) gives;		/* [a] how often budget was given */
-	_Atomic(size_t) nwaiters;	/* [a] changed under wait_lock */
+	_Atomic(size_t) nbusy;		/* [a] waiters queued or being called */
 	pthread_mutex_t wait_lock;
 	pthread_cond_t wait_idle;	/* with wait_lock: a call has ended */
 	struct mt_waiter *wait_head;	/* wait_lock; oldest first */
 	struct mt_waiter *wait_tail;	/* wait_lock */
 	struct mt__waking *waking;	/* wait_lock; calls under way */
+	size_t gives;			/* wait_lock; what may make room */
+	size_t turns;			/* wait_lock; calls and queuers, ever */
 };
 
 /* Where a span serves addr, and how. */

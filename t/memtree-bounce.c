@@ -3,6 +3,8 @@
 
 /* The budget of bounce buffers, and those who wait for some. */
 
+#include <sched.h>
+
 #include "t/util.h"
 
 struct world {
@@ -494,6 +496,212 @@ test_threads(void)
 	end(&w);
 }
 
+/* Who does not wait takes nothing from who does. */
+static void
+test_barging(void)
+{
+	struct client a = { .w = MT_WAITER_INIT, .name = 'a', .take = 50 };
+	struct client b = { .w = MT_WAITER_INIT, .name = 'b', .take = 60 };
+	struct mt_mapping held, m, m2;
+	char log[64] = "";
+	struct world w;
+
+	begin(&w, 100);
+	a.world = b.world = &w;
+	a.log = b.log = log;
+	must(map(&w, 60, &held) == 0);
+	must(mt_dma_wait(w.sp, &a.w, 50, called, &a) == 0);
+	fails(map(&w, 10, &m), EAGAIN,
+	    "what is too little for who waits is not for others");
+	must(mt_dma_wait(w.sp, &b.w, 60, called, &b) == 0);
+	must(mt_dma_unmap(&held, 0) == 0);
+	is_str(log, "a", "it piles up");
+	is_int(a.map.len, 50, "until it is enough");
+	fails(map(&w, 10, &m), EAGAIN, "the same goes for the next");
+	must(mt_dma_unmap(&a.map, 0) == 0);
+	is_str(log, "ab", "who is called in turn");
+	is_int(b.map.len, 60, "and gets what he needs");
+	works(map(&w, 100, &m), "when nobody waits");
+	is_int(m.len, 40, "the rest is there for all");
+	must(mt_dma_unmap(&m, 0) == 0);
+
+	/* The first needs less than there is in the end. */
+	log[0] = '\0';
+	a.take = 0;
+	must(map(&w, 40, &m) == 0);
+	must(mt_dma_wait(w.sp, &a.w, 70, called, &a) == 0);
+	must(mt_dma_wait(w.sp, &b.w, 1, called, &b) == 0);
+	b.take = 0;
+	must(mt_dma_unmap(&m, 0) == 0);
+	is_str(log, "", "the first waits");
+	ok(mt_dma_cancel(&a.w), "when it stops waiting");
+	is_str(log, "b", "there is enough for the next");
+	must(mt_dma_unmap(&b.map, 0) == 0);
+	works(map(&w, 100, &m2), "what was set aside and not taken comes back");
+	is_int(m2.len, 100, "all of it");
+	must(mt_dma_unmap(&m2, 0) == 0);
+	end(&w);
+}
+
+/* While a waiter is called nobody takes what it needs. */
+struct robbed {
+	struct client c;
+	struct mt_mapping theirs;
+	size_t got;
+};
+
+static void *
+rob(void *arg)
+{
+	struct robbed *r = arg;
+
+	r->got = map(r->c.world, 100, &r->theirs) == 0 ? r->theirs.len : 0;
+	return (NULL);
+}
+
+static void
+robbed_called(void *arg)
+{
+	struct robbed *r = arg;
+	pthread_t thread;
+
+	must(pthread_create(&thread, NULL, rob, r) == 0);
+	pthread_join(thread, NULL);
+	r->c.ret = map(r->c.world, 70, &r->c.map);
+}
+
+static void
+test_robbed(void)
+{
+	struct robbed r = { .c = { .w = MT_WAITER_INIT } };
+	struct mt_mapping m;
+	struct world w;
+
+	begin(&w, 100);
+	r.c.world = &w;
+	must(map(&w, 100, &m) == 0);
+	must(mt_dma_wait(w.sp, &r.c.w, 70, robbed_called, &r) == 0);
+	must(mt_dma_unmap(&m, 0) == 0);
+	is_int(r.got, 30, "another thread gets what is left");
+	is_int(r.c.ret, 0, "who is called");
+	is_int(r.c.map.len, 70, "what it waited for");
+	must(mt_dma_unmap(&r.theirs, 0) == 0);
+	must(mt_dma_unmap(&r.c.map, 0) == 0);
+	end(&w);
+}
+
+/*
+ * Some never wait, and together always hold something; others need all there
+ * is, or a third.  Each of these gets it, every time it is called.
+ */
+struct needy {
+	struct mt_waiter waiter;
+	struct world *world;
+	struct mt_mapping map;
+	size_t need;
+	int state;			/* atomic: 1 got it, 2 did not */
+	unsigned int rounds, bad;
+	int *stop;			/* atomic */
+	pthread_t id;
+};
+
+static void
+needy_called(void *arg)
+{
+	struct needy *n = arg;
+	int ret = map(n->world, n->need, &n->map);
+
+	__atomic_store_n(&n->state, ret == 0 && n->map.len == n->need ? 1 : 2,
+	    __ATOMIC_RELEASE);
+}
+
+static void *
+needy_run(void *arg)
+{
+	struct needy *n = arg;
+	int state;
+
+	while (n->rounds-- > 0) {
+		n->state = 0;
+		if (mt_dma_wait(n->world->sp, &n->waiter, n->need,
+		    needy_called, n) == -1)
+			n->bad++;
+		while ((state = __atomic_load_n(&n->state,
+		    __ATOMIC_ACQUIRE)) == 0)
+			sched_yield();
+		/* Leave them some time to take everything. */
+		if (n->rounds % 8 == 0)
+			usleep(50);
+		/* The waiter is ours again when the call is over. */
+		if (mt_dma_cancel(&n->waiter) || state != 1)
+			n->bad++;
+		if (n->map.ptr != NULL && mt_dma_unmap(&n->map, 0) == -1)
+			n->bad++;
+	}
+	return (NULL);
+}
+
+static void *
+greedy_run(void *arg)
+{
+	struct needy *n = arg;
+	struct mt_mapping m[2];
+	unsigned int i;
+
+	memset(m, 0, sizeof(m));
+	/* Takes the next before it gives the last back, if it can. */
+	for (i = 0; !__atomic_load_n(n->stop, __ATOMIC_RELAXED); i++) {
+		if (map(n->world, n->need, &m[i % 2]) == 0)
+			n->rounds++;
+		sched_yield();
+		if (m[1 - i % 2].ptr != NULL)
+			mt_dma_unmap(&m[1 - i % 2], 0);
+	}
+	for (i = 0; i < 2; i++)
+		if (m[i].ptr != NULL)
+			mt_dma_unmap(&m[i], 0);
+	return (NULL);
+}
+
+static void
+test_starve(void)
+{
+	static const size_t needs[] = { LIMIT, LIMIT / 3, LIMIT };
+	struct needy needy[3], greedy[3];
+	unsigned int i, bad = 0, taken = 0;
+	struct world w;
+	int stop = 0;
+
+	begin(&w, LIMIT);
+	memset(needy, 0, sizeof(needy));
+	memset(greedy, 0, sizeof(greedy));
+	for (i = 0; i < 3; i++) {
+		needy[i].world = greedy[i].world = &w;
+		needy[i].need = needs[i];
+		needy[i].rounds = T_TSAN ? 300 : 2000;
+		greedy[i].need = LIMIT / 4;
+		greedy[i].stop = &stop;
+		must(pthread_create(&greedy[i].id, NULL, greedy_run,
+		    &greedy[i]) == 0);
+	}
+	for (i = 0; i < 3; i++)
+		must(pthread_create(&needy[i].id, NULL, needy_run,
+		    &needy[i]) == 0);
+	for (i = 0; i < 3; i++) {
+		pthread_join(needy[i].id, NULL);
+		bad += needy[i].bad;
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (i = 0; i < 3; i++) {
+		pthread_join(greedy[i].id, NULL);
+		taken += greedy[i].rounds;
+	}
+	is_int(bad, 0, "among those who do not wait, those who do get "
+	    "what they need");
+	diag("those who did not wait mapped %u times", taken);
+	end(&w);
+}
+
 int
 main(void)
 {
@@ -505,6 +713,9 @@ main(void)
 	test_snatched();
 	test_cancel_inside();
 	test_cancel_waits();
+	test_barging();
+	test_robbed();
 	test_threads();
+	test_starve();
 	return (done());
 }
