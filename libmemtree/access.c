@@ -562,8 +562,8 @@ in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
 	    accepts(hit->span->region, hit->off, size, is_write, attrs));
 }
 
-enum mt_result
-mt__load(struct mt__reader *rd, mt_addr addr, unsigned int size,
+ALWAYS_INLINE enum mt_result
+load_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
 {
 	const struct mt_region *r;
@@ -589,8 +589,8 @@ mt__load(struct mt__reader *rd, mt_addr addr, unsigned int size,
 	return (res);
 }
 
-enum mt_result
-mt__store(struct mt__reader *rd, mt_addr addr, unsigned int size,
+ALWAYS_INLINE enum mt_result
+store_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t val, struct mt_attrs attrs)
 {
 	const struct mt_region *r;
@@ -614,6 +614,20 @@ mt__store(struct mt__reader *rd, mt_addr addr, unsigned int size,
 }
 
 enum mt_result
+mt__load(struct mt__reader *rd, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+{
+	return (load_one(rd, addr, size, order, val, attrs));
+}
+
+enum mt_result
+mt__store(struct mt__reader *rd, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t val, struct mt_attrs attrs)
+{
+	return (store_one(rd, addr, size, order, val, attrs));
+}
+
+enum mt_result
 mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
 {
@@ -621,7 +635,7 @@ mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
 	enum mt_result res;
 
 	mt__reader_begin(&rd, sp);
-	res = mt__load(&rd, addr, size, order, val, attrs);
+	res = load_one(&rd, addr, size, order, val, attrs);
 	mt__reader_end(&rd);
 	return (res);
 }
@@ -634,7 +648,7 @@ mt_space_store(struct mt_space *sp, mt_addr addr, unsigned int size,
 	enum mt_result res;
 
 	mt__reader_begin(&rd, sp);
-	res = mt__store(&rd, addr, size, order, val, attrs);
+	res = store_one(&rd, addr, size, order, val, attrs);
 	mt__reader_end(&rd);
 	return (res);
 }
