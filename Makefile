@@ -50,8 +50,8 @@ VD_PKGS		= libbsd jansson
 MT_SRCS		= \
 	libmemtree/access.c \
 	libmemtree/bounce.c \
-	libmemtree/children.c \
 	libmemtree/cache.c \
+	libmemtree/children.c \
 	libmemtree/defer.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
