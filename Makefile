@@ -6,6 +6,7 @@
 # make check [T=name]   every test, or those whose name contains T
 # make check-asan       the programs among them under AddressSanitizer, UBSan
 # make check-tsan       those with threads under ThreadSanitizer
+# make bench [B=part]   how fast it is: "name value unit", one a line
 # make qemu-env         QEMU, a kernel and busybox for t/qemu-*.t
 # make install          PREFIX, DESTDIR, LIBDIR, INCLUDEDIR, MANDIR
 # make uninstall, clean, dist
@@ -109,6 +110,7 @@ EXAMPLE_SRCS	= $(sort $(wildcard examples/*.c))
 
 # Everything in t/ is a test, but for the replayer, which is a tool.
 TEST_SRCS	= $(filter-out t/replay.c,$(sort $(wildcard t/*.c)))
+BENCH_SRCS	= $(sort $(wildcard t/bench/*.c))
 TEST_SH		= $(filter-out $(TEST_SRCS:.c=.t),$(sort $(wildcard t/*.t)))
 
 MAN3		= $(sort $(wildcard man3/*.3))
@@ -147,6 +149,7 @@ HOST_OBJS	= $(HOST_SRCS:%.c=$(O)%.o)
 EXAMPLES	= $(EXAMPLE_SRCS:%.c=$(O)%) $(O)examples/nvme/nvme \
 	$(O)examples/nvme-host
 TESTS		= $(TEST_SRCS:%.c=$(O)%.t)
+BENCHES		= $(BENCH_SRCS:%.c=$(O)%)
 REPLAY		= $(O)t/replay
 
 # What the guest of t/qemu-linux.t runs is for a PC.
@@ -167,7 +170,7 @@ J		?= $(shell nproc 2>/dev/null || echo 1)
 all: lib examples
 lib: $(MT_LIB) $(VD_LIB)
 examples: $(EXAMPLES)
-tests: lib examples $(TESTS) $(REPLAY) $(QEMU_FILES)
+tests: lib examples $(TESTS) $(BENCHES) $(REPLAY) $(QEMU_FILES)
 
 $(MT_LIB): $(MT_OBJS)
 $(VD_LIB): $(VD_OBJS)
@@ -194,6 +197,8 @@ $(O)examples/nvme-host: $(HOST_OBJS) $(VD_LIB) $(MT_LIB)
 $(EXAMPLE_SRCS:%.c=$(O)%): %: %.o $(VD_LIB) $(MT_LIB)
 	$(link)
 $(TESTS): $(O)%.t: $(O)%.o $(VD_LIB) $(MT_LIB)
+	$(link)
+$(BENCHES): %: %.o $(VD_LIB) $(MT_LIB)
 	$(link)
 $(REPLAY): $(O)t/replay.o $(MT_LIB)
 	$(link)
@@ -245,6 +250,9 @@ check-tsan:
 	@TSAN_OPTIONS=halt_on_error=1 $(MAKE) --no-print-directory \
 	    O=build-tsan/ SAN=thread check
 
+bench: $(BENCHES)
+	@for b in $(abspath $(BENCHES)); do $$b $(B) || exit 1; done
+
 man-lint:
 	@mandoc -T lint -W warning $(MAN3)
 
@@ -295,13 +303,14 @@ dist:
 
 clean:
 	rm -rf build-asan build-tsan
-	rm -f $(MT_LIB) $(VD_LIB) $(EXAMPLES) $(TESTS) $(REPLAY) $(QEMU_FILES)
+	rm -f $(MT_LIB) $(VD_LIB) $(EXAMPLES) $(TESTS) $(BENCHES) $(REPLAY) \
+	    $(QEMU_FILES)
 	find libmemtree libvfudma examples t -name '*.[od]' -delete
 
 .SECONDARY:
-.PHONY: all lib examples tests deps demo check check-asan check-tsan \
+.PHONY: all lib examples tests deps demo check check-asan check-tsan bench \
 	man-lint qemu-env install uninstall dist clean
 
 -include $(MT_OBJS:.o=.d) $(VD_OBJS:.o=.d) $(NVME_OBJS:.o=.d) \
 	$(HOST_OBJS:.o=.d) $(EXAMPLE_SRCS:%.c=$(O)%.d) \
-	$(TEST_SRCS:%.c=$(O)%.d) $(O)t/replay.d
+	$(TEST_SRCS:%.c=$(O)%.d) $(BENCH_SRCS:%.c=$(O)%.d) $(O)t/replay.d
