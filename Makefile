@@ -56,6 +56,8 @@ MT_SRCS		= \
 	libmemtree/defer.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
+	libmemtree/dump-dot.c \
+	libmemtree/dump-svg.c \
 	libmemtree/listener.c \
 	libmemtree/ram.c \
 	libmemtree/reclaim.c \

@@ -1,62 +1,131 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Copyright (c) 2026 The memtree authors */
 
+/* Dumps as text, and what the other formats share with them. */
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <bsd/stdlib.h>
 
 #include "internal.h"
 
-static const char *
-kind_name(enum mt_kind kind)
-{
-	switch (kind) {
-	case MT_CONTAINER:
-		return ("container");
-	case MT_ALIAS:
-		return ("alias");
-	case MT_RAM:
-		return ("ram");
-	case MT_ROM:
-		return ("rom");
-	case MT_ROM_DEVICE:
-		return ("romd");
-	case MT_IO:
-		return ("i/o");
-	case MT_RESERVED:
-		return ("reserved");
-	}
-	return ("?");
-}
-
-/* Targets of aliases that are still to be written, each once. */
-struct targets {
-	struct mt_region **list;
-	size_t n;
-	size_t room;
+static const struct {
+	const char *name;
+	const char *colour;
+} kinds[] = {
+	[MT_CONTAINER] = { "container", "#eeeeee" },
+	[MT_ALIAS] = { "alias", "#ffffff" },
+	[MT_RAM] = { "ram", "#b9e3a6" },
+	[MT_ROM] = { "rom", "#f2dea0" },
+	[MT_ROM_DEVICE] = { "romd", "#f7bf8a" },
+	[MT_IO] = { "i/o", "#aed0f2" },
+	[MT_RESERVED] = { "reserved", "#d5c8ea" },
 };
 
-static int
-remember(struct targets *targets, struct mt_region *r)
+const char *
+mt__dump_kind(enum mt_kind kind)
 {
-	struct mt_region **list;
-	size_t i;
+	return (kinds[kind].name);
+}
 
-	for (i = 0; i < targets->n; i++)
-		if (targets->list[i] == r)
-			return (0);
-	if (targets->n == targets->room) {
-		list = reallocarray(targets->list, targets->room * 2 + 8,
-		    sizeof(*list));
+const char *
+mt__dump_colour(enum mt_kind kind)
+{
+	return (kinds[kind].colour);
+}
+
+size_t
+mt__dump_char(const char **name, char out[4])
+{
+	const unsigned char *s = (const unsigned char *)*name;
+	uint32_t c = s[0];
+	size_t len = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 :
+	    c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0, i;
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+
+	if (c == '\0')
+		return (0);
+	if (len > 1)
+		c &= 0x7fu >> len;
+	for (i = 1; i < len; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			break;
+		c = c << 6 | (s[i] & 0x3fu);
+	}
+	/* Too long a form, half a pair, a control or no character at all. */
+	if (len == 0 || i < len || c < least[len] || c > 0x10ffff ||
+	    c < 0x20 || (c >= 0x7f && c < 0xa0) || (c & ~0x7ffu) == 0xd800 ||
+	    (c & 0xfffe) == 0xfffe || (c >= 0xfdd0 && c <= 0xfdef)) {
+		memcpy(out, "\xef\xbf\xbd", 3);
+		*name += len != 0 && i == len ? len : 1;
+		return (3);
+	}
+	memcpy(out, s, len);
+	*name += len;
+	return (len);
+}
+
+static int
+collect(struct mt__dump *d, struct mt_region *r, mt_addr base, size_t parent)
+{
+	struct mt_topology *t = r->topology;
+	const struct mt__dump_entry *above =
+	    parent != MT__NO_PARENT ? &d->list[parent] : NULL;
+	struct mt__dump_entry *list, e = {
+		.region = r, .base = base, .parent = parent,
+		.depth = above != NULL ? above->depth + 1 : 0,
+		.hidden = !r->state.enabled ||
+		    (above != NULL && above->hidden),
+	};
+	size_t self = d->n, bottom = t->scratch_n, top, i;
+	int ret = 0;
+
+	if (d->n == d->room) {
+		list = reallocarray(d->list, d->room * 2 + 16, sizeof(*list));
 		if (list == NULL)
 			return (-1);
-		targets->list = list;
-		targets->room = targets->room * 2 + 8;
+		d->list = list;
+		d->room = d->room * 2 + 16;
 	}
-	targets->list[targets->n++] = r;
+	d->list[d->n++] = e;
+	/* Where r is listed, it need not be listed as a target. */
+	r->visited = t->visit;
+	if (mt__children_push(r, 0, MT_LAST_MAX) == -1)
+		return (-1);
+	top = t->scratch_n;
+	/* The stack may move while it grows above top. */
+	for (i = bottom; i < top && ret == 0; i++)
+		ret = collect(d, t->scratch[i], base +
+		    t->scratch[i]->state.addr, self);
+	t->scratch_n = bottom;
+	return (ret);
+}
+
+int
+mt__dump_collect(struct mt__dump *d, struct mt_region *root)
+{
+	struct mt_topology *t = root->topology;
+	struct mt_region *r;
+	size_t i;
+
+	memset(d, 0, sizeof(*d));
+	t->visit++;
+	if (collect(d, root, 0, MT__NO_PARENT) == -1)
+		goto nomem;
+	/* The list grows while targets have aliases of their own. */
+	for (i = 0; i < d->n; i++) {
+		r = d->list[i].region;
+		if (r->kind == MT_ALIAS && r->target->visited != t->visit &&
+		    collect(d, r->target, 0, MT__NO_PARENT) == -1)
+			goto nomem;
+	}
 	return (0);
+nomem:
+	errno = ENOMEM;
+	return (-1);
 }
 
 static void
@@ -70,7 +139,7 @@ dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
 
 	fprintf(fp, "%*s%016" PRIx64 "-%016" PRIx64 " (prio %d, %s%s): %s",
 	    (int)depth * 2, "", base, end, s->prio,
-	    s->nonvolatile ? "nv-" : "", kind_name(r->kind), r->name);
+	    s->nonvolatile ? "nv-" : "", mt__dump_kind(r->kind), r->name);
 	if (r->kind == MT_ALIAS)
 		fprintf(fp, " -> %s @%016" PRIx64, r->target->name,
 		    s->alias_off);
@@ -83,54 +152,28 @@ dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
 	fputc('\n', fp);
 }
 
-static int
-dump_tree(FILE *fp, struct mt_region *r, mt_addr base, unsigned int depth,
-    struct targets *targets)
-{
-	struct mt_topology *t = r->topology;
-	size_t i, bottom = t->scratch_n, top;
-	struct mt_region *child;
-	int ret = 0;
-
-	dump_line(fp, r, base, depth);
-	/* Where r is written, it need not be written as a target. */
-	r->visited = t->visit;
-	if (r->kind == MT_ALIAS && remember(targets, r->target) == -1)
-		return (-1);
-	if (mt__children_push(r, 0, MT_LAST_MAX) == -1)
-		return (-1);
-	top = t->scratch_n;
-	for (i = bottom; i < top && ret == 0; i++) {
-		child = t->scratch[i];
-		ret = dump_tree(fp, child, base + child->state.addr,
-		    depth + 1, targets);
-	}
-	t->scratch_n = bottom;
-	return (ret);
-}
-
 int
 mt_dump_tree(FILE *fp, struct mt_region *root)
 {
 	struct mt_topology *t = root->topology;
-	struct targets targets = { NULL, 0, 0 };
-	struct mt_region *r;
+	const struct mt__dump_entry *e;
+	unsigned int indent = 0;
+	struct mt__dump d;
 	size_t i;
 	int ret;
 
 	if (mt_topology_begin(t) == -1)
 		return (-1);
-	t->visit++;
-	ret = dump_tree(fp, root, 0, 0, &targets);
-	/* The list grows while targets have aliases of their own. */
-	for (i = 0; ret == 0 && i < targets.n; i++) {
-		r = targets.list[i];
-		if (r->visited == t->visit)
-			continue;
-		fprintf(fp, "target %s:\n", r->name);
-		ret = dump_tree(fp, r, 0, 1, &targets);
+	ret = mt__dump_collect(&d, root);
+	for (i = 0; ret == 0 && i < d.n; i++) {
+		e = &d.list[i];
+		if (e->parent == MT__NO_PARENT && i > 0) {
+			fprintf(fp, "target %s:\n", e->region->name);
+			indent = 1;
+		}
+		dump_line(fp, e->region, e->base, e->depth + indent);
 	}
-	free(targets.list);
+	free(d.list);
 	(void)mt_topology_commit(t);
 	if (ret == -1) {
 		errno = ENOMEM;
@@ -143,25 +186,27 @@ int
 mt_dump_view(FILE *fp, struct mt_space *sp)
 {
 	struct mt_view *v = mt_space_view(sp);
-	const struct mt__span *span = mt__view_search(v, 0);
+	size_t n = mt_view_count(v);
+	struct mt_section sec;
+	mt_addr at = 0;
 
-	fprintf(fp, "space %s, root %s, %zu section%s\n", sp->name,
-	    sp->root->region->name, v->count, v->count == 1 ? "" : "s");
-	while (span != NULL) {
+	fprintf(fp, "space %s, root %s, %zu section%s\n", mt_space_name(sp),
+	    mt_space_root(sp)->name, n, n == 1 ? "" : "s");
+	while (mt_view_next(v, at, &sec)) {
 		fprintf(fp, "  %016" PRIx64 "-%016" PRIx64 " (%s%s%s): %s",
-		    span->range.first, span->range.last,
-		    (span->flags & MT_SECTION_NONVOLATILE) != 0 ? "nv-" : "",
-		    kind_name(span->region->kind),
-		    (span->flags & MT_SECTION_ROM_MODE) != 0 ? ", rom mode" :
-		    "", span->region->name);
-		if (span->off != 0)
-			fprintf(fp, " @%016" PRIx64, span->off);
-		if ((span->flags & MT_SECTION_READONLY) != 0 &&
-		    span->region->kind != MT_ROM)
+		    sec.range.first, sec.range.last,
+		    (sec.flags & MT_SECTION_NONVOLATILE) != 0 ? "nv-" : "",
+		    mt__dump_kind(sec.region->kind),
+		    (sec.flags & MT_SECTION_ROM_MODE) != 0 ? ", rom mode" :
+		    "", sec.region->name);
+		if (sec.off != 0)
+			fprintf(fp, " @%016" PRIx64, sec.off);
+		if ((sec.flags & MT_SECTION_READONLY) != 0 &&
+		    sec.region->kind != MT_ROM)
 			fputs(" [read-only]", fp);
 		fputc('\n', fp);
-		span = span->range.last == MT_LAST_MAX ? NULL :
-		    mt__view_search(v, span->range.last + 1);
+		if ((at = sec.range.last + 1) == 0)
+			break;
 	}
 	mt_view_put(v);
 	return (ferror(fp) ? -1 : 0);

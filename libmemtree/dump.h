@@ -37,6 +37,30 @@ int	mt_dump_tree(FILE *fp, struct mt_region *root);
  */
 int	mt_dump_view(FILE *fp, struct mt_space *sp);
 
+/*
+ * Write the tree under root to fp as a graph for Graphviz's dot(1): a node a
+ * region, with its address, priority and kind; solid edges to children, in
+ * the order in which they win; dashed edges from aliases to what they show;
+ * grey what is disabled, or in something disabled.
+ *
+ * Context, Returns, Errors: as mt_dump_tree().
+ * Since:   0.1
+ */
+int	mt_dump_dot(FILE *fp, struct mt_region *root);
+
+/*
+ * Write the current view of sp to fp as an SVG picture: sections and holes
+ * from the lowest address down, with names, sizes and kinds.  Neighbours of
+ * like size are drawn to one scale, all others as tall as their text.  Of
+ * more than 256 sections the middle is left out.
+ *
+ * Context: any thread; takes no lock of the library.
+ * Returns: 0, or -1 with errno set.
+ * Errors:  ENOMEM, and those of writing to fp.
+ * Since:   0.1
+ */
+int	mt_dump_svg(FILE *fp, struct mt_space *sp);
+
 #ifdef __cplusplus
 }
 #endif

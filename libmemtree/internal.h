@@ -525,4 +525,37 @@ bool	mt__bounce_idle(struct mt_space *sp);
 /* Tell the listeners of sp what has gone and what has come. */
 void	mt__listener_notify(struct mt_space *sp, const struct mt__build *b);
 
+/* --- dump.c -------------------------------------------------------------- */
+
+/* A region as dumps show it. */
+struct mt__dump_entry {
+	struct mt_region *region;
+	mt_addr base;			/* address seen from its tree's root */
+	size_t parent;			/* its index, or MT__NO_PARENT */
+	unsigned int depth;
+	bool hidden;			/* it or what contains it is disabled */
+};
+
+#define MT__NO_PARENT	SIZE_MAX
+
+struct mt__dump {
+	struct mt__dump_entry *list;
+	size_t n;
+	size_t room;
+};
+
+/*
+ * List the tree under root, then the trees of what its aliases show and is
+ * not listed yet.  Under [t].  Returns 0, or -1 with ENOMEM; list is to be
+ * freed in both cases.
+ */
+int	mt__dump_collect(struct mt__dump *d, struct mt_region *root);
+const char *mt__dump_kind(enum mt_kind kind);
+const char *mt__dump_colour(enum mt_kind kind);
+/*
+ * Take one character off a name, as UTF-8 that can be shown: what is not
+ * UTF-8, or a control, is replaced.  Returns its bytes in out, 0 at the end.
+ */
+size_t	mt__dump_char(const char **name, char out[4]);
+
 #endif
