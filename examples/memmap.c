@@ -10,6 +10,7 @@
 
 #include <err.h>
 #include <errno.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -187,16 +188,30 @@ int
 main(int argc, char *argv[])
 {
 	const char *dir = NULL;
+	static const char usage[] = "usage: memmap -o directory\n"
+	    "Builds the memory map of a PC, and writes its tree and its flat "
+	    "view into the\ndirectory: tree.txt, tree.dot, view.txt, view.svg.";
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 },
+	};
 	struct mt_space *sp;
 	int c;
 
-	while ((c = getopt(argc, argv, "o:")) != -1) {
-		if (c != 'o')
+	while ((c = getopt_long(argc, argv, "ho:", options, NULL)) != -1) {
+		switch (c) {
+		case 'h':
+			printf("%s\n", usage);
+			return (0);
+		case 'o':
+			dir = optarg;
+			break;
+		default:
 			return (2);
-		dir = optarg;
+		}
 	}
 	if (dir == NULL || optind != argc)
-		errx(2, "usage: memmap -o directory");
+		errx(2, "%s", usage);
 	if (mkdir(dir, 0777) == -1 && errno != EEXIST)
 		err(1, "%s", dir);
 	if ((topology = mt_topology_create()) == NULL)
