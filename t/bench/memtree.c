@@ -243,6 +243,82 @@ FIGURE(bench_read4_io, read4_io)
 FIGURE(bench_read4k_io, read4k_io)
 FIGURE(bench_find, find_any)
 
+/* --- other ways ---------------------------------------------------------- */
+
+static void
+cache_load(void *arg, size_t iters)
+{
+	const struct mt_cache *c = arg;
+	uint32_t val;
+	size_t i;
+
+	for (i = 0; i < iters; i++) {
+		expect(mt_cache_load_le32(c, i * 4 & (SLOT - 4), &val) ==
+		    MT_OK, "mt_cache_load_le32");
+		b_use(val);
+	}
+}
+
+static double
+bench_cache_load4(size_t n)
+{
+	struct mt_cache cache;
+	double figure;
+
+	(void)n;
+	if (mt_cache_init(&cache, world(DEFAULT_N)->sp, 0, SLOT, MT_DMA_READ,
+	    MT_ATTRS_NONE) == -1)
+		err(1, "mt_cache_init");
+	figure = b_measure(cache_load, NULL, &cache);
+	mt_cache_fini(&cache);
+	return (figure);
+}
+
+static enum mt_result
+bulk_read(void *arg, mt_addr off, void *buf, size_t len,
+    struct mt_attrs attrs)
+{
+	(void)attrs;
+	memcpy(buf, (const uint8_t *)arg + off, len);
+	return (MT_OK);
+}
+
+static void
+bulk(void *arg, size_t iters)
+{
+	struct mt_space *sp = arg;
+	uint8_t buf[SLOT];
+	size_t i;
+
+	for (i = 0; i < iters; i++) {
+		expect(mt_space_read(sp, 0, buf, sizeof(buf), MT_ATTRS_NONE)
+		    == MT_OK, "mt_space_read");
+		b_use(buf);
+	}
+}
+
+/* Whole buffers: to be held against memtree.copy4k. */
+static double
+bench_read4k_io_bulk(size_t n)
+{
+	static const struct mt_io_ops ops = { .read_buf = bulk_read };
+	struct mt_topology *t;
+	struct mt_region *r;
+	struct mt_space *sp;
+	double figure;
+
+	(void)n;
+	if ((t = mt_topology_create()) == NULL ||
+	    (r = mt_region_create_io(t, "bulk", MT_SIZE(SLOT), &ops,
+	    pool)) == NULL || (sp = mt_space_create(r, "bulk")) == NULL)
+		err(1, "cannot make a region");
+	figure = b_measure(bulk, NULL, sp);
+	mt_space_destroy(sp);
+	mt_region_put(r);
+	mt_topology_destroy(t);
+	return (figure);
+}
+
 /* --- mapping ------------------------------------------------------------- */
 
 static inline void
@@ -471,6 +547,8 @@ static const struct bench benches[] = {
 	{ "memtree.copy4k", "ns", bench_copy4k, false },
 	{ "memtree.read4.io", "ns", bench_read4_io, true },
 	{ "memtree.read4k.io.split", "ns", bench_read4k_io, false },
+	{ "memtree.read4k.io.bulk", "ns", bench_read4k_io_bulk, false },
+	{ "memtree.cache.load4", "ns", bench_cache_load4, false },
 	{ "memtree.map.ram", "ns", bench_map_ram, true },
 	{ "memtree.map.bounce", "ns", bench_map_bounce, false },
 	{ "memtree.find", "ns", bench_find, true },
