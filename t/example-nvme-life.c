@@ -192,6 +192,57 @@ test_parts(struct host *h)
 	remap(h, 0, MEM_SIZE, true);
 }
 
+/*
+ * An SQ is deleted while the answers to its commands wait for the memory of
+ * their CQ, and made again for another CQ: that one gets none of them.
+ */
+static void
+test_other_cq(struct host *h)
+{
+	struct nvme_cmd cmd = { .opcode = NVME_IO_FLUSH, .nsid = 1 };
+	unsigned int bad, i;
+	struct answer a;
+	uint16_t cid;
+
+	must(host_enable(h) && create_pair(h, 1, 16));
+	is_status(create_cq(h, 2, 16, 1), NVME_OK, "another CQ is made");
+	remap(h, 0, MEM_SIZE, false);
+	remap(h, 0, CQ_OFF(1), true);
+	remap(h, CQ_OFF(1) + 0x10000, MEM_SIZE, true);
+	cid = queue_put(h, 1, &cmd);
+	queue_ring(h, 1);
+	is_hex(queue_peek(h, 1, 50).status, ~0u, "an answer waits");
+	is_status(admin(h, .opcode = NVME_ADM_DELETE_SQ, .cdw10 = 1), NVME_OK,
+	    "the SQ is deleted");
+	is_status(create_sq(h, 1, 16, 2), NVME_OK,
+	    "it is made again, for the other CQ");
+	remap(h, CQ_OFF(1), CQ_OFF(1) + 0x10000, true);
+	a = queue_peek(h, 1, 1000);
+	ok(a.status == NVME_OK && a.cid == cid,
+	    "the answer comes to the CQ that it was for");
+	is_hex(queue_peek(h, 2, 50).status, ~0u, "and not to the other");
+
+	/* All of both queues' entries are there to be used. */
+	h->q[1].tail = 0;
+	for (bad = i = 0; i < 15; i++)
+		queue_put(h, 1, &cmd);
+	queue_ring(h, 1);
+	for (i = 0; i < 15; i++) {
+		a = queue_peek(h, 2, ANSWER_MS);
+		bad += a.status != NVME_OK || a.cid != (uint16_t)(h->cid -
+		    15 + i);
+	}
+	is_int(bad, 0, "where fifteen more have room");
+	is_status(admin(h, .opcode = NVME_ADM_DELETE_CQ, .cdw10 = 1), NVME_OK,
+	    "the first CQ can be deleted");
+	/* All in one piece, for those that come after. */
+	remap(h, 0, CQ_OFF(1), false);
+	remap(h, CQ_OFF(1), CQ_OFF(1) + 0x10000, false);
+	remap(h, CQ_OFF(1) + 0x10000, MEM_SIZE, false);
+	remap(h, 0, MEM_SIZE, true);
+	must(host_enable(h) && create_pair(h, 1, 1024));
+}
+
 /* Memory without a descriptor: only messages reach it. */
 static void
 test_no_fd(struct host *h)
@@ -597,6 +648,7 @@ test_life(const char *doorbells, const char *file)
 	test_large_pages(&h);
 	test_remap(&h);
 	test_parts(&h);
+	test_other_cq(&h);
 	test_no_fd(&h);
 	test_file(&h, file);
 	test_waiting(&h);

@@ -60,6 +60,7 @@ TAILQ_HEAD(nvme_reqs, nvme_req);
 struct nvme_req {
 	struct nvme_cmd cmd;
 	struct nvme_sq *sq;
+	struct nvme_cq *cq;		/* its SQ may get another meanwhile */
 	TAILQ_ENTRY(nvme_req) link;
 	struct nvme_reqs *list;		/* the one it is on, or NULL */
 	uint64_t pos;			/* bytes that are done already */

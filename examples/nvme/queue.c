@@ -93,7 +93,7 @@ req_put(struct nvme_req *req)
 void
 nvme_req_release(struct nvme_req *req)
 {
-	req->sq->cq->reserved--;
+	req->cq->reserved--;
 	req_put(req);
 }
 
@@ -173,7 +173,7 @@ req_post(struct nvme_ctrl *c, struct nvme_req *req)
 		.status = (uint16_t)(req->status << 1),
 	};
 
-	if (!nvme_cq_post(c, req->sq->cq, &cqe))
+	if (!nvme_cq_post(c, req->cq, &cqe))
 		return (false);
 	nvme_req_release(req);
 	return (true);
@@ -182,7 +182,7 @@ req_post(struct nvme_ctrl *c, struct nvme_req *req)
 void
 nvme_complete(struct nvme_ctrl *c, struct nvme_req *req, int status)
 {
-	struct nvme_cq *cq = req->sq->cq;
+	struct nvme_cq *cq = req->cq;
 
 	req->completed = true;
 	req->sqhd = (uint16_t)req->sq->head;
@@ -267,6 +267,7 @@ sq_run(struct nvme_ctrl *c, struct nvme_sq *sq, unsigned int budget)
 		}
 		if (++sq->head == sq->ring.entries)
 			sq->head = 0;
+		req->cq = cq;
 		cq->reserved++;
 		c->moved = 0;
 		nvme_exec(c, req);
