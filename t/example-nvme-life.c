@@ -593,6 +593,50 @@ test_clients(struct host *h)
 	is_int(h->mem[DATA], 0, "does not tell of other clients' mistakes");
 }
 
+/* Within 10 seconds, the connection is closed. */
+static bool
+is_dropped(struct host *h)
+{
+	int64_t end = now_ms() + 10000;
+	uint32_t val;
+
+	while (vd_client_read(h->client, VD_REGION_BAR0, NVME_REG_CSTS, &val,
+	    sizeof(val)) == 0) {
+		if (now_ms() > end)
+			return (false);
+		usleep(500);
+	}
+	return (true);
+}
+
+/* A client makes the file shorter that it has shared. */
+static void
+test_truncate(struct host *h)
+{
+	static const size_t sizes[] = { 0, DATA };
+	struct nvme_cmd cmd = { .opcode = NVME_IO_WRITE, .nsid = 1,
+	    .prp1 = IOVA + DATA };
+	unsigned int i;
+
+	for (i = 0; i < 2; i++) {
+		host_leave(h);
+		host_ready(h);
+		is_status(command(h, 1, cmd), NVME_OK, "a client writes");
+		queue_put(h, 1, &cmd);
+		must(ftruncate(h->memfd, (off_t)sizes[i]) == 0);
+		queue_ring(h, 1);
+		ok(is_dropped(h), "it is dropped when its %s is gone",
+		    i == 0 ? "queue" : "data");
+		is_int(waitpid(h->pid, NULL, WNOHANG), 0,
+		    "the program lives on");
+		must(ftruncate(h->memfd, (off_t)MEM_SIZE) == 0);
+	}
+	host_leave(h);
+	host_ready(h);
+	is_status(io(h, .opcode = NVME_IO_READ, .nsid = 1,
+	    .prp1 = IOVA + DATA), NVME_OK, "the next client is served");
+}
+
 /* The processor time of the program's main thread, in us. */
 static int64_t
 cpu_us(pid_t pid)
@@ -657,6 +701,7 @@ test_life(const char *doorbells, const char *file)
 	test_shutdown(&h);
 	test_reset(&h);
 	test_clients(&h);
+	test_truncate(&h);
 	test_idle(&h);
 	is_int(host_stop(&h, SIGTERM), 0, "SIGTERM ends it with success");
 	fd = open(file, O_RDONLY | O_CLOEXEC);
