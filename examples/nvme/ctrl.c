@@ -398,6 +398,7 @@ nvme_ctrl_add_ns(struct nvme_ctrl *c, struct nvme_ns *ns)
 	ns->ctrl = c;
 	c->ns[c->nns++] = ns;
 	ns->nsid = c->nns;
+	nvme_features_reset(c);		/* there may be a write cache now */
 	return (0);
 }
 
