@@ -9,6 +9,10 @@
 #define T_ALARM		300
 
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 
 #include "t/example-nvme.h"
 
@@ -734,6 +738,98 @@ test_end(void)
 	rmdir(h.dir);
 }
 
+/* --- a disk that breaks --------------------------------------------------- */
+
+/* From now on every fdatasync() of this process fails, without a word. */
+static void
+break_sync(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+		    offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fdatasync, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { .len = 4, .filter = code };
+	int null;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1ul, 0ul, 0ul, 0ul) == -1 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) == -1)
+		_exit(126);
+	if ((null = open("/dev/null", O_WRONLY)) != -1)
+		dup2(null, STDERR_FILENO);
+}
+
+static bool
+can_break_sync(void)
+{
+	pid_t pid;
+
+	fflush(stdout);
+	must((pid = fork()) != -1);
+	if (pid == 0) {
+		break_sync();
+		_exit(fdatasync(STDOUT_FILENO) == -1 && errno == EIO ? 0 : 1);
+	}
+	return (nvme_wait(pid) == 0);
+}
+
+static void
+is_lost(struct host *h, uint32_t nsid, const char *what)
+{
+	struct answer a = io(h, .opcode = NVME_IO_FLUSH, .nsid = nsid);
+
+	ok(a.status == NVME_WRITE_FAULT && a.dnr, "%s", what);
+}
+
+static void
+test_broken(const char *file)
+{
+	struct nvme_cmd write = { .opcode = NVME_IO_WRITE, .nsid = 1,
+	    .prp1 = IOVA + DATA, .cdw12 = 7 };
+	struct host h;
+
+	if (!can_break_sync()) {
+		skip(1, "no seccomp");
+		return;
+	}
+	nvme_child = break_sync;
+	host_start(&h, (const char *const[]){ "--file", file, "--ram", "1M",
+	    NULL });
+	nvme_child = NULL;
+	host_ready(&h);
+	is_status(io(&h, .opcode = NVME_IO_FLUSH, .nsid = 1), NVME_OK,
+	    "nothing is lost yet");
+	is_status(command(&h, 1, write), NVME_OK, "a write is cached");
+	is_lost(&h, 1, "and lost");
+	is_lost(&h, 1, "which is not forgotten");
+	is_lost(&h, NVME_NSID_ALL, "by a flush of all namespaces, either");
+	is_status(io(&h, .opcode = NVME_IO_FLUSH, .nsid = 2), NVME_OK,
+	    "another namespace has lost nothing");
+	is_status(io(&h, .opcode = NVME_IO_READ, .nsid = 1,
+	    .prp1 = IOVA + DATA), NVME_OK, "reading works");
+	write.cdw12 |= NVME_RW_FUA;
+	is_status(command(&h, 1, write), NVME_WRITE_FAULT,
+	    "writing with FUA does not");
+
+	reg_set(&h, NVME_REG_CC, 0x00464001);
+	ok(csts_wait(&h, NVME_CSTS_CFS, NVME_CSTS_CFS), "a shutdown fails");
+	is_hex(reg_get(&h, NVME_REG_CSTS), NVME_CSTS_RDY | NVME_CSTS_CFS |
+	    NVME_CSTS_SHST_BUSY, "and never is complete");
+	reg_set(&h, NVME_REG_CC, 0);
+	is_hex(reg_get(&h, NVME_REG_CSTS), 0, "a reset ends that");
+	reg_set(&h, NVME_REG_CC, 0x00008000);
+	ok(csts_wait(&h, NVME_CSTS_CFS, NVME_CSTS_CFS),
+	    "nor can it be shut down while it is disabled");
+	ok(host_enable(&h) && create_pair(&h, 1, 16), "it can be enabled");
+	is_lost(&h, 1, "but remembers");
+	host_leave(&h);
+	host_ready(&h);
+	is_lost(&h, 1, "and tells the next client");
+	is_int(host_stop(&h, SIGTERM), 1, "SIGTERM ends it with failure");
+}
+
 int
 main(void)
 {
@@ -752,6 +848,7 @@ main(void)
 	}
 	test_life("message", fd != -1 ? memory : disk);
 	test_end();
+	test_broken(disk);
 	unlink(disk);
 	if (fd != -1)
 		unlink(memory);

@@ -86,6 +86,9 @@ now_ms(void)
 
 #define MAX_ARGS	24
 
+/* If not NULL, what the process does to itself before it is the program. */
+static void (*nvme_child)(void);
+
 /* Start the program with args; its stdout can be read from *out. */
 static T_UNUSED pid_t
 nvme_spawn(const char *const *args, bool quiet, int *out)
@@ -119,6 +122,8 @@ nvme_spawn(const char *const *args, bool quiet, int *out)
 		dup2(fds[1], STDOUT_FILENO);
 		if (quiet && (null = open("/dev/null", O_WRONLY)) != -1)
 			dup2(null, STDERR_FILENO);
+		if (nvme_child != NULL)
+			nvme_child();
 		execv(prog, (char *const *)(uintptr_t)argv);
 		_exit(127);
 	}

@@ -80,7 +80,8 @@ enable(struct nvme_ctrl *c)
 {
 	const char *why = config_error(c);
 
-	c->csts &= ~NVME_CSTS_SHST;
+	/* A shutdown while disabled may have left either. */
+	c->csts &= ~(NVME_CSTS_SHST | NVME_CSTS_CFS);
 	if (why != NULL) {
 		nvme_log(c, "cannot be enabled: bad %s", why);
 		c->csts |= NVME_CSTS_CFS;
@@ -109,12 +110,17 @@ disable(struct nvme_ctrl *c)
 	c->csts = 0;
 }
 
+/*
+ * A shutdown that cannot save all data never is complete, and as no completion
+ * could tell of it, it is a fatal status (NVMe 1.4, 3.1.6): hosts that look
+ * for SHST alone give up after their timeout, and say so.
+ */
 void
 nvme_shutdown_go_on(struct nvme_ctrl *c)
 {
 	struct nvme_ns *ns;
 	unsigned int i;
-	bool busy = false;
+	bool busy = false, failed = false;
 
 	if ((c->csts & NVME_CSTS_SHST) != NVME_CSTS_SHST_BUSY)
 		return;
@@ -123,8 +129,14 @@ nvme_shutdown_go_on(struct nvme_ctrl *c)
 		if (ns->dirty && !ns->syncing)
 			nvme_ns_start_sync(ns);
 		busy |= ns->syncing;
+		failed |= ns->error != 0;
 	}
-	if (!busy) {
+	if (busy)
+		return;
+	if (failed) {
+		c->csts |= NVME_CSTS_CFS;
+		nvme_log(c, "cannot be shut down: data was lost");
+	} else {
 		c->csts = (c->csts & ~NVME_CSTS_SHST) | NVME_CSTS_SHST_DONE;
 		nvme_log(c, "shut down");
 	}

@@ -243,6 +243,8 @@ nvme_flush(struct nvme_ctrl *c, struct nvme_req *req, uint32_t nsid)
 
 	for (i = req->flushed > i ? req->flushed : i; i < end; i++) {
 		ns = c->ns[i];
+		if (nvme_unlikely(ns->error != 0))
+			return (NVME_WRITE_FAULT | NVME_DNR);
 		if (!ns->dirty && !ns->syncing)
 			continue;
 		req->flushed = i + 1;
@@ -256,6 +258,11 @@ nvme_flush(struct nvme_ctrl *c, struct nvme_req *req, uint32_t nsid)
 	return (NVME_OK);
 }
 
+/*
+ * An error is for good.  The kernel tells of it once, and may have dropped
+ * what it could not write: a later sync would succeed without it.  So even
+ * those are failed whose sync began after the error, and none is retried.
+ */
 void
 nvme_flush_done(struct nvme_ctrl *c, struct nvme_ns *ns, int error)
 {
@@ -263,18 +270,21 @@ nvme_flush_done(struct nvme_ctrl *c, struct nvme_ns *ns, int error)
 	struct nvme_req *req;
 
 	ns->syncing = false;
+	if (error != 0) {
+		nvme_log(c, "%s: %s", ns->path, strerror(error));
+		if (ns->error == 0)
+			ns->error = error;
+	}
 	while ((req = TAILQ_FIRST(&ns->flush_now)) != NULL) {
 		nvme_req_unqueue(req);
 		nvme_req_queue(&served, req);
 	}
 	if (!TAILQ_EMPTY(&ns->flush_next))
 		nvme_ns_start_sync(ns);
-	if (error != 0)
-		nvme_log(c, "%s: %s", ns->path, strerror(error));
 	while ((req = TAILQ_FIRST(&served)) != NULL) {
 		nvme_req_unqueue(req);
-		if (error != 0)
-			nvme_complete(c, req, NVME_WRITE_FAULT);
+		if (ns->error != 0)
+			nvme_complete(c, req, NVME_WRITE_FAULT | NVME_DNR);
 		else
 			nvme_exec(c, req);
 	}

@@ -459,11 +459,16 @@ announce(const struct config *cfg)
 }
 
 static int
-sync_files(const struct config *cfg)
+sync_files(struct nvme_ctrl *c, const struct config *cfg)
 {
 	unsigned int i;
 	int error, failed = 0;
 
+	/* A sync that is under way may have got the only word of an error. */
+	if (c->sync != NULL) {
+		nvme_sync_stop(c->sync);
+		nvme_sync_reap(c);
+	}
 	for (i = 0; i < cfg->nns; i++) {
 		if ((error = nvme_ns_sync(cfg->ns[i])) == 0)
 			continue;
@@ -506,7 +511,7 @@ main(int argc, char **argv)
 		err(1, "%s", cfg.socket);
 	announce(&cfg);
 	loop(c, sigfd);
-	failed = sync_files(&cfg);
+	failed = sync_files(c, &cfg);
 	nvme_ctrl_destroy(c);
 	if (mt_topology_destroy(t) == -1)
 		warn("the topology is still in use");

@@ -370,7 +370,8 @@ nvme_ns_start_sync(struct nvme_ns *ns)
 int
 nvme_ns_sync(struct nvme_ns *ns)
 {
-	if (ns->fd == -1 || fdatasync(ns->fd) == 0)
-		return (0);
-	return (errno);
+	/* Even after an error: what can be saved shall be. */
+	if (ns->fd != -1 && fdatasync(ns->fd) == -1 && ns->error == 0)
+		ns->error = errno;
+	return (ns->error);
 }

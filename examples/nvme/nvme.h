@@ -394,6 +394,7 @@ struct nvme_ns {
 	char *path;
 	bool dirty;			/* written since a sync was started */
 	bool syncing;
+	int error;			/* an errno: data was lost, for good */
 	struct nvme_reqs flush_now;	/* the sync under way serves these */
 	struct nvme_reqs flush_next;	/* they came too late for it */
 	uint16_t recovery;		/* feature 05h, time limit */
@@ -416,12 +417,17 @@ int	nvme_ns_zero(struct nvme_ns *ns, uint64_t off, uint64_t len,
 int	nvme_ns_deallocate(struct nvme_ns *ns, uint64_t off, uint64_t len);
 /* Sync a file on the syncer's thread; nvme_flush_done() will tell. */
 void	nvme_ns_start_sync(struct nvme_ns *ns);
-/* On this thread, for the end of the program: 0 or an errno. */
+/*
+ * On this thread, for the end of the program: 0, or the errno of this or any
+ * earlier sync.
+ */
 int	nvme_ns_sync(struct nvme_ns *ns);
 
 /* --- sync.c: fdatasync(2) on a thread of its own -------------------------- */
 
 struct nvme_sync *nvme_sync_create(void);
+/* End the thread, when the sync that it is at has ended; reap once more. */
+void	nvme_sync_stop(struct nvme_sync *y);
 void	nvme_sync_destroy(struct nvme_sync *y);
 /* Readable when nvme_sync_reap() has something to tell. */
 int	nvme_sync_fd(const struct nvme_sync *y);

@@ -88,15 +88,23 @@ nvme_sync_create(void)
 }
 
 void
-nvme_sync_destroy(struct nvme_sync *y)
+nvme_sync_stop(struct nvme_sync *y)
 {
-	if (y == NULL)
+	if (y->quit)		/* nobody but us sets it */
 		return;
 	pthread_mutex_lock(&y->lock);
 	y->quit = true;
 	pthread_cond_signal(&y->wake);
 	pthread_mutex_unlock(&y->lock);
 	pthread_join(y->thread, NULL);
+}
+
+void
+nvme_sync_destroy(struct nvme_sync *y)
+{
+	if (y == NULL)
+		return;
+	nvme_sync_stop(y);
 	pthread_cond_destroy(&y->wake);
 	pthread_mutex_destroy(&y->lock);
 	close(y->event);
