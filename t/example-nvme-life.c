@@ -331,6 +331,56 @@ test_file(struct host *h, const char *file)
 	is_int(h->mem[DATA] | h->mem[DATA + 4095], 0, "to the last byte");
 }
 
+static uint8_t
+first_byte(struct host *h, uint64_t slba)
+{
+	h->mem[DATA] = 0xee;
+	move(h, NVME_IO_READ, 3, slba, 1, DATA, PAGE);
+	return (h->mem[DATA]);
+}
+
+/* More than is deallocated in one go. */
+static void
+test_deallocate(struct host *h)
+{
+	static const struct { uint64_t slba; bool gone; } blocks[] = {
+		{ 2, false }, { 3, true }, { 8000, true }, { 16002, true },
+		{ 16003, false }, { 16039, false }, { 16040, true },
+		{ 16079, true }, { 16080, false }, { 16383, false },
+	};
+	const unsigned int n = sizeof(blocks) / sizeof(blocks[0]);
+	struct nvme_dsm_range *range = (void *)(h->mem + LISTS);
+	struct nvme_cmd cmd = { .opcode = NVME_IO_DSM, .nsid = 3,
+	    .prp1 = IOVA + LISTS, .cdw11 = NVME_DSM_DEALLOCATE };
+	unsigned int bad = 0, i;
+
+	memset(h->mem + DATA, 0x77, PAGE);
+	for (i = 0; i < n; i++)
+		move(h, NVME_IO_WRITE, 3, blocks[i].slba, 1, DATA, PAGE);
+	memset(range, 0, PAGE);
+	range[0] = (struct nvme_dsm_range){ .slba = 3, .nlb = 16000 };
+	for (i = 0; i < 40; i++)
+		range[2 + i] = (struct nvme_dsm_range){ .slba = 16040 + i,
+		    .nlb = 1 };
+	cmd.cdw10 = 2 + 40 - 1;
+	is_status(command(h, 1, cmd), NVME_OK, "many ranges are deallocated");
+	for (i = 0; i < n; i++)
+		bad += first_byte(h, blocks[i].slba) !=
+		    (blocks[i].gone ? 0 : 0x77);
+	is_int(bad, 0, "they, and nothing else");
+
+	for (i = 0; i < 256; i++)
+		range[i] = (struct nvme_dsm_range){ .nlb = 16384 };
+	cmd.cdw10 = 255;
+	is_status(command(h, 1, cmd), NVME_OK, "all of it, 256 times");
+	is_int(first_byte(h, 16383), 0, "to the last block");
+	for (i = 0; i < 256; i++)
+		range[i].nlb = 256;
+	cmd.nsid = 2;
+	cmd.cdw10 = 255;
+	is_status(command(h, 1, cmd), NVME_OK, "a file, too");
+}
+
 /* What can befall those that wait for it. */
 static void
 test_waiting(struct host *h)
@@ -699,6 +749,7 @@ test_life(const char *doorbells, const char *file)
 	test_other_cq(&h);
 	test_no_fd(&h);
 	test_file(&h, file);
+	test_deallocate(&h);
 	test_waiting(&h);
 	test_intx(&h);
 	test_msix(&h);

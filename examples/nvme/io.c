@@ -6,7 +6,8 @@
  *
  * A command that waits, for bounce budget or for a file to be synced, is
  * executed again from its start afterwards: what it has done for good is
- * told by req->pos and req->flushed.
+ * told by req->pos and req->flushed.  So is one that takes long, which gives
+ * others their turn.
  */
 
 #include <string.h>
@@ -15,6 +16,9 @@
 
 /* How much is zeroed in one go: others want to be served meanwhile. */
 #define ZERO_STEP	((uint64_t)16 << 20)
+/* To deallocate is cheaper, but each range takes a system call. */
+#define DEALLOCATE_STEP	((uint64_t)64 << 20)
+#define DEALLOCATE_CALLS 16
 
 /* Start and length, in bytes, of the blocks that a command names. */
 static int
@@ -200,6 +204,44 @@ io_write_zeroes(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 	return (NVME_OK);
 }
 
+/*
+ * Deallocate a part of what n ranges name, from byte req->pos of all of them
+ * on.  The guest may have changed them since the last part: that is its loss.
+ */
+static int
+deallocate(struct nvme_req *req, struct nvme_ns *ns,
+    const struct nvme_dsm_range *range, unsigned int n)
+{
+	uint64_t left = DEALLOCATE_STEP, len, off, skip = req->pos, step;
+	unsigned int calls = 0, i;
+	int status;
+
+	for (i = 0; i < n; i++) {
+		len = (uint64_t)range[i].nlb << ns->shift;
+		if (skip >= len) {
+			skip -= len;
+			continue;
+		}
+		if (left == 0 || calls++ == DEALLOCATE_CALLS)
+			return (NVME_AGAIN);
+		off = (range[i].slba << ns->shift) + skip;
+		len -= skip;
+		/* Whole pages: what is cut in two cannot be given back. */
+		step = DEALLOCATE_STEP - off % DEALLOCATE_STEP;
+		if (step > len)
+			step = len;
+		status = nvme_ns_deallocate(ns, off, step);
+		if (status != NVME_OK)
+			return (status);
+		req->pos += step;
+		if (step < len)
+			return (NVME_AGAIN);
+		left -= step < left ? step : left;
+		skip = 0;
+	}
+	return (NVME_OK);
+}
+
 static int
 io_dsm(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 {
@@ -221,15 +263,7 @@ io_dsm(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 	/* The other attributes are hints that we have no use for. */
 	if ((cmd->cdw11 & NVME_DSM_DEALLOCATE) == 0)
 		return (NVME_OK);
-	for (i = 0; i < n; i++) {
-		if (range[i].nlb == 0)
-			continue;
-		status = nvme_ns_deallocate(ns, range[i].slba << ns->shift,
-		    (uint64_t)range[i].nlb << ns->shift);
-		if (status != NVME_OK)
-			return (status);
-	}
-	return (NVME_OK);
+	return (deallocate(req, ns, range, n));
 }
 
 /* --- flush ---------------------------------------------------------------- */
