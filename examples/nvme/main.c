@@ -325,20 +325,26 @@ idle_wait(struct nvme_ctrl *c, uint64_t *since)
 	return (idle / 8 < SLEEP_MAX_NS ? (int64_t)(idle / 8) : SLEEP_MAX_NS);
 }
 
-/* Answer messages; the work that each asks for is done after its reply. */
-static void
+/*
+ * Answer messages; the work that each asks for is done after its reply.
+ * False if the server cannot go on.
+ */
+static bool
 serve(struct nvme_ctrl *c)
 {
 	int i, did;
 
 	for (i = 0; i < MESSAGES; i++) {
-		if ((did = vd_server_run(c->server)) == -1)
-			err(1, "cannot serve any more");
+		if ((did = vd_server_run(c->server)) == -1) {
+			warn("cannot serve any more");
+			return (false);
+		}
 		if (did == 0)
 			break;
 		nvme_work(c, BUDGET, 0);
 		check_bus_error(c);
 	}
+	return (true);
 }
 
 /*
@@ -364,7 +370,8 @@ step_aside(void)
 		sched_setaffinity(0, sizeof(all), &all);
 }
 
-static void
+/* Until a signal comes: 0, or 1 if something fails before. */
+static int
 loop(struct nvme_ctrl *c, int sigfd)
 {
 	struct pollfd fds[] = {
@@ -404,15 +411,18 @@ loop(struct nvme_ctrl *c, int sigfd)
 		ts.tv_sec = 0;
 		ts.tv_nsec = wait > 0 ? (long)wait : 0;
 		if (ppoll(fds, 3, wait >= 0 ? &ts : NULL, NULL) == -1 &&
-		    errno != EINTR)
-			err(1, "ppoll");
+		    errno != EINTR) {
+			warn("ppoll");
+			return (1);
+		}
 		slept = wait > 0;
 		if (fds[1].revents != 0)
-			return;
+			return (0);
 		if (fds[2].revents != 0)
 			nvme_sync_reap(c);
 		if (fds[0].revents != 0) {
-			serve(c);
+			if (!serve(c))
+				return (1);
 			since = 0;
 			spin = nvme_polling(c) ? MESSAGE_SPIN : 0;
 		}
@@ -510,8 +520,9 @@ main(int argc, char **argv)
 	if (vd_server_listen(c->server, cfg.socket) == -1)
 		err(1, "%s", cfg.socket);
 	announce(&cfg);
-	loop(c, sigfd);
-	failed = sync_files(c, &cfg);
+	/* However it ends, what was written is not left to chance. */
+	failed = loop(c, sigfd);
+	failed |= sync_files(c, &cfg);
 	nvme_ctrl_destroy(c);
 	if (mt_topology_destroy(t) == -1)
 		warn("the topology is still in use");
