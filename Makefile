@@ -7,6 +7,7 @@
 # make check-asan       the programs among them under AddressSanitizer, UBSan
 # make check-tsan       those with threads under ThreadSanitizer
 # make bench [B=part]   how fast it is: "name value unit", one a line
+# make fuzz-X           run t/fuzz/X.c for FUZZ_SECONDS; needs clang
 # make qemu-env         QEMU, a kernel and busybox for t/qemu-*.t
 # make install          PREFIX, DESTDIR, LIBDIR, INCLUDEDIR, MANDIR
 # make uninstall, clean, dist
@@ -113,6 +114,8 @@ EXAMPLE_SRCS	= $(sort $(wildcard examples/*.c))
 # Everything in t/ is a test, but for the replayer, which is a tool.
 TEST_SRCS	= $(filter-out t/replay.c,$(sort $(wildcard t/*.c)))
 BENCH_SRCS	= $(sort $(wildcard t/bench/*.c))
+# Each with a corpus; main.c drives them where there is no libFuzzer.
+FUZZ_SRCS	= $(filter-out t/fuzz/main.c,$(sort $(wildcard t/fuzz/*.c)))
 TEST_SH		= $(filter-out $(TEST_SRCS:.c=.t),$(sort $(wildcard t/*.t)))
 
 MAN3		= $(sort $(wildcard man3/*.3))
@@ -152,6 +155,7 @@ EXAMPLES	= $(EXAMPLE_SRCS:%.c=$(O)%) $(O)examples/nvme/nvme \
 	$(O)examples/nvme-host
 TESTS		= $(TEST_SRCS:%.c=$(O)%.t)
 BENCHES		= $(BENCH_SRCS:%.c=$(O)%)
+FUZZERS		= $(FUZZ_SRCS:%.c=$(O)%)
 REPLAY		= $(O)t/replay
 
 # What the guest of t/qemu-linux.t runs is for a PC.
@@ -161,7 +165,7 @@ endif
 
 # Of the shell tests only these run programs that a sanitizer can watch.
 ifdef SAN
-CHECK_SH	= $(filter t/memtree-%.t t/example-%.t,$(TEST_SH))
+CHECK_SH	= $(filter t/corpus.t t/memtree-%.t t/example-%.t,$(TEST_SH))
 else
 CHECK_SH	= $(TEST_SH)
 endif
@@ -172,7 +176,7 @@ J		?= $(shell nproc 2>/dev/null || echo 1)
 all: lib examples
 lib: $(MT_LIB) $(VD_LIB)
 examples: $(EXAMPLES)
-tests: lib examples $(TESTS) $(BENCHES) $(REPLAY) $(QEMU_FILES)
+tests: lib examples $(TESTS) $(BENCHES) $(FUZZERS) $(REPLAY) $(QEMU_FILES)
 
 $(MT_LIB): $(MT_OBJS)
 $(VD_LIB): $(VD_OBJS)
@@ -201,6 +205,8 @@ $(EXAMPLE_SRCS:%.c=$(O)%): %: %.o $(VD_LIB) $(MT_LIB)
 $(TESTS): $(O)%.t: $(O)%.o $(VD_LIB) $(MT_LIB)
 	$(link)
 $(BENCHES): %: %.o $(VD_LIB) $(MT_LIB)
+	$(link)
+$(FUZZERS): %: %.o $(O)t/fuzz/main.o $(VD_LIB) $(MT_LIB)
 	$(link)
 $(REPLAY): $(O)t/replay.o $(MT_LIB)
 	$(link)
@@ -255,6 +261,22 @@ check-tsan:
 bench: $(BENCHES)
 	@for b in $(abspath $(BENCHES)); do $$b $(B) || exit 1; done
 
+# What is found goes to build-fuzz/X/, a crash to build-fuzz/X-crash-*.
+FUZZ_CC		?= clang
+FUZZ_SECONDS	?= 300
+FUZZ_CFLAGS	= -std=gnu11 -g -O1 -fno-omit-frame-pointer -pthread \
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	-DMT__OUTLINE_RCU
+
+fuzz-%: t/fuzz/%.c
+	@mkdir -p build-fuzz/$* t/corpus/$*
+	$(Q)$(FUZZ_CC) $(MT_CPPFLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) $(LDFLAGS) \
+	    -o build-fuzz/$*-fuzzer $< $(VD_SRCS) $(MT_SRCS) $(VD_LIBS) \
+	    $(MT_LIBS)
+	build-fuzz/$*-fuzzer -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+	    -max_len=1024 -artifact_prefix=build-fuzz/$*- \
+	    build-fuzz/$* t/corpus/$*
+
 man-lint:
 	@mandoc -T lint -W warning $(MAN3)
 
@@ -304,9 +326,9 @@ dist:
 	    HEAD
 
 clean:
-	rm -rf build-asan build-tsan
-	rm -f $(MT_LIB) $(VD_LIB) $(EXAMPLES) $(TESTS) $(BENCHES) $(REPLAY) \
-	    $(QEMU_FILES)
+	rm -rf build-asan build-fuzz build-tsan
+	rm -f $(MT_LIB) $(VD_LIB) $(EXAMPLES) $(TESTS) $(BENCHES) $(FUZZERS) \
+	    $(REPLAY) $(QEMU_FILES)
 	find libmemtree libvfudma examples t -name '*.[od]' -delete
 
 .SECONDARY:
@@ -315,4 +337,5 @@ clean:
 
 -include $(MT_OBJS:.o=.d) $(VD_OBJS:.o=.d) $(NVME_OBJS:.o=.d) \
 	$(HOST_OBJS:.o=.d) $(EXAMPLE_SRCS:%.c=$(O)%.d) \
-	$(TEST_SRCS:%.c=$(O)%.d) $(BENCH_SRCS:%.c=$(O)%.d) $(O)t/replay.d
+	$(TEST_SRCS:%.c=$(O)%.d) $(BENCH_SRCS:%.c=$(O)%.d) \
+	$(FUZZ_SRCS:%.c=$(O)%.d) $(O)t/fuzz/main.d $(O)t/replay.d
