@@ -148,6 +148,19 @@ part_shift(const struct mt_io_ops *ops, unsigned int size, unsigned int unit,
 	return ((int)i * 8);
 }
 
+/* The width of the calls that make up an access of this size. */
+static unsigned int
+unit_of(const struct mt_io_ops *ops, unsigned int size)
+{
+	unsigned int min = or_default(ops->impl.min, 1);
+	unsigned int max = or_default(ops->impl.max, 4);
+
+	/* A min above the max that is only a default wins. */
+	if (max < min)
+		max = min;
+	return (size < min ? min : size > max ? max : size);
+}
+
 /*
  * Call a device for an access that it accepts, in parts of the width that it
  * implements.  The value is in the device's own byte order.
@@ -157,15 +170,10 @@ call_read(const struct mt_region *r, mt_addr off, unsigned int size,
     uint64_t *val, struct mt_attrs attrs)
 {
 	const struct mt_io_ops *ops = r->ops;
-	unsigned int min = or_default(ops->impl.min, 1);
-	unsigned int max = or_default(ops->impl.max, 4);
-	unsigned int i, unit, res = MT_OK;
+	unsigned int i, unit = unit_of(ops, size), res = MT_OK;
 	uint64_t part;
 	int shift;
 
-	if (max < min)
-		max = min;
-	unit = size < min ? min : size > max ? max : size;
 	*val = 0;
 	for (i = 0; i < size; i += unit) {
 		part = 0;
@@ -183,15 +191,10 @@ call_write(const struct mt_region *r, mt_addr off, unsigned int size,
     uint64_t val, struct mt_attrs attrs)
 {
 	const struct mt_io_ops *ops = r->ops;
-	unsigned int min = or_default(ops->impl.min, 1);
-	unsigned int max = or_default(ops->impl.max, 4);
-	unsigned int i, unit, res = MT_OK;
+	unsigned int i, unit = unit_of(ops, size), res = MT_OK;
 	uint64_t part;
 	int shift;
 
-	if (max < min)
-		max = min;
-	unit = size < min ? min : size > max ? max : size;
 	val &= mask(size);
 	for (i = 0; i < size; i += unit) {
 		shift = part_shift(ops, size, unit, i);
