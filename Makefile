@@ -131,11 +131,14 @@ ifdef SAN
 MT_SAN		= -fsanitize=$(SAN) -fno-omit-frame-pointer \
 	-fno-sanitize-recover=all -DMT__OUTLINE_RCU
 endif
-MT_CPPFLAGS	:= -I. -D_GNU_SOURCE \
-	$(shell $(PKG_CONFIG) --cflags $(MT_PKGS) $(VD_PKGS) 2>/dev/null)
+# Asked when first needed: in "make deps demo" that is after the packages came.
+MT_CPPFLAGS	= $(eval MT_CPPFLAGS := -I. -D_GNU_SOURCE $$(shell \
+	$(PKG_CONFIG) --cflags $(MT_PKGS) $(VD_PKGS)))$(MT_CPPFLAGS)
 MT_CFLAGS	= -std=gnu11 $(MT_WARN) $(MT_SAN) -fno-common -pthread
-MT_LIBS		:= $(shell $(PKG_CONFIG) --libs $(MT_PKGS) 2>/dev/null) -pthread
-VD_LIBS		:= $(shell $(PKG_CONFIG) --libs $(VD_PKGS) 2>/dev/null)
+MT_LIBS		= $(eval MT_LIBS := $$(shell \
+	$(PKG_CONFIG) --libs $(MT_PKGS)) -pthread)$(MT_LIBS)
+VD_LIBS		= $(eval VD_LIBS := $$(shell \
+	$(PKG_CONFIG) --libs $(VD_PKGS)))$(VD_LIBS)
 
 ifeq ($(V),1)
 Q		=
