@@ -7,6 +7,26 @@
 
 #include "internal.h"
 
+/*
+ * The writer lock for a moment, and not as a transaction, so that it can be
+ * had in a listener; returns whether it was taken, or is this thread's already.
+ */
+static bool
+lock_tree(struct mt_topology *t)
+{
+	if (mt__topology_is_mine(t))
+		return (false);
+	pthread_mutex_lock(&t->lock);
+	return (true);
+}
+
+static void
+unlock_tree(struct mt_topology *t, bool taken)
+{
+	if (taken)
+		pthread_mutex_unlock(&t->lock);
+}
+
 static struct mt_region *
 create(struct mt_topology *t, enum mt_kind kind, const char *name,
     mt_addr last)
@@ -66,7 +86,7 @@ mt_region_create_alias(struct mt_topology *t, const char *name,
     struct mt_region *target, mt_addr off, mt_addr last)
 {
 	struct mt_region *r;
-	bool mine;
+	bool taken;
 
 	if (target->topology != t) {
 		errno = EXDEV;
@@ -76,12 +96,9 @@ mt_region_create_alias(struct mt_topology *t, const char *name,
 		return (NULL);
 	r->target = mt_region_get(target);
 	r->state.alias_off = off;
-	mine = mt__topology_is_mine(t);
-	if (!mine)
-		pthread_mutex_lock(&t->lock);
+	taken = lock_tree(t);
 	LIST_INSERT_HEAD(&target->aliases, r, alias);
-	if (!mine)
-		pthread_mutex_unlock(&t->lock);
+	unlock_tree(t, taken);
 	return (r);
 }
 
@@ -474,23 +491,15 @@ mt_region_fd(const struct mt_region *r, off_t *off)
 	return (r->fd);
 }
 
-/*
- * The rest may be changing: the writer lock makes one reading whole.  It is
- * taken as such, not as a transaction, so that looking works in a listener.
- */
+/* The rest may be changing: the writer lock makes one reading whole. */
 #define GETTER(type, name, member)					\
 type									\
 mt_region_##name(const struct mt_region *r)				\
 {									\
-	struct mt_topology *t = r->topology;				\
-	bool mine = mt__topology_is_mine(t);				\
-	type value;							\
+	bool taken = lock_tree(r->topology);				\
+	type value = r->state.member;					\
 									\
-	if (!mine)							\
-		pthread_mutex_lock(&t->lock);				\
-	value = r->state.member;					\
-	if (!mine)							\
-		pthread_mutex_unlock(&t->lock);				\
+	unlock_tree(r->topology, taken);				\
 	return (value);							\
 }
 
@@ -507,14 +516,9 @@ GETTER(mt_addr, alias_offset, alias_off)
 struct mt_region *
 mt_region_parent(const struct mt_region *r)
 {
-	struct mt_topology *t = r->topology;
-	bool mine = mt__topology_is_mine(t);
-	struct mt_region *parent;
+	bool taken = lock_tree(r->topology);
+	struct mt_region *parent = r->state.parent;
 
-	if (!mine)
-		pthread_mutex_lock(&t->lock);
-	parent = r->state.parent;
-	if (!mine)
-		pthread_mutex_unlock(&t->lock);
+	unlock_tree(r->topology, taken);
 	return (parent);
 }

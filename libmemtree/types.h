@@ -53,10 +53,4 @@ struct mt_attrs {
 #define MT_ATTRS_NONE	((struct mt_attrs){ 0 })
 #endif
 
-#if defined(__clang__)
-#define MT_REQUIRES(lock)	__attribute__((requires_capability(lock)))
-#else
-#define MT_REQUIRES(lock)
-#endif
-
 #endif
