@@ -109,6 +109,7 @@ VD_HDRS		= \
 
 NVME_SRCS	= $(sort $(wildcard examples/nvme/*.c))
 HOST_SRCS	= $(sort $(wildcard examples/host/*.c))
+DUMP_SRCS	= $(sort $(wildcard examples/dump/*.c))
 EXAMPLE_SRCS	= $(sort $(wildcard examples/*.c))
 
 # Everything in t/ is a test, but for the replayer, which is a tool.
@@ -154,8 +155,9 @@ MT_LIB		= $(O)libmemtree.a
 VD_LIB		= $(O)libvfudma.a
 NVME_OBJS	= $(NVME_SRCS:%.c=$(O)%.o)
 HOST_OBJS	= $(HOST_SRCS:%.c=$(O)%.o)
+DUMP_OBJS	= $(DUMP_SRCS:%.c=$(O)%.o)
 EXAMPLES	= $(EXAMPLE_SRCS:%.c=$(O)%) $(O)examples/nvme/nvme \
-	$(O)examples/nvme-host
+	$(O)examples/nvme-host $(O)examples/vfu-dump
 TESTS		= $(TEST_SRCS:%.c=$(O)%.t)
 BENCHES		= $(BENCH_SRCS:%.c=$(O)%)
 FUZZERS		= $(FUZZ_SRCS:%.c=$(O)%)
@@ -202,6 +204,8 @@ endef
 $(O)examples/nvme/nvme: $(NVME_OBJS) $(VD_LIB) $(MT_LIB)
 	$(link)
 $(O)examples/nvme-host: $(HOST_OBJS) $(VD_LIB) $(MT_LIB)
+	$(link)
+$(O)examples/vfu-dump: $(DUMP_OBJS) $(VD_LIB) $(MT_LIB)
 	$(link)
 $(EXAMPLE_SRCS:%.c=$(O)%): %: %.o $(VD_LIB) $(MT_LIB)
 	$(link)
@@ -339,6 +343,6 @@ clean:
 	man-lint qemu-env install uninstall dist clean
 
 -include $(MT_OBJS:.o=.d) $(VD_OBJS:.o=.d) $(NVME_OBJS:.o=.d) \
-	$(HOST_OBJS:.o=.d) $(EXAMPLE_SRCS:%.c=$(O)%.d) \
+	$(HOST_OBJS:.o=.d) $(DUMP_OBJS:.o=.d) $(EXAMPLE_SRCS:%.c=$(O)%.d) \
 	$(TEST_SRCS:%.c=$(O)%.d) $(BENCH_SRCS:%.c=$(O)%.d) \
 	$(FUZZ_SRCS:%.c=$(O)%.d) $(O)t/fuzz/main.d $(O)t/replay.d
