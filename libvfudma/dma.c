@@ -12,6 +12,7 @@
  * region's owner hears of its end.
  */
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 
@@ -47,6 +48,8 @@ struct entry {
 	ino_t ino;
 	uint64_t offset;		/* in it */
 	struct mt_region *region;	/* a reference */
+	void *mem;			/* our mapping of it; NULL: none */
+	size_t mem_len;
 	unsigned int unmap;		/* which reply waits for it; 0: none */
 	struct entry *next;		/* released */
 };
@@ -84,6 +87,15 @@ RB_GENERATE_INTERNAL(entries, entry, link, compare,
 
 /* --- release ------------------------------------------------------------- */
 
+static void
+unmap_memory(struct entry *e)
+{
+	if (e->mem == NULL)
+		return;
+	munmap(e->mem, e->mem_len);
+	e->mem = NULL;
+}
+
 /* A region is gone: runs on the reclaimer's thread. */
 static void
 released(void *owner)
@@ -92,6 +104,7 @@ released(void *owner)
 	struct entry *e = owner;
 	struct vd__dma *d = e->dma;
 
+	unmap_memory(e);
 	e->next = atomic_load_explicit(&d->released, memory_order_relaxed);
 	/*
 	 * Release pairs with the acquire in vd__dma_heard(): who frees the
@@ -174,17 +187,34 @@ own(struct entry *e, struct mt_region *r)
 	return (err);
 }
 
+/* Map [off, off + len) of the client's file, before anybody can know of it. */
+static int
+map_memory(struct entry *e, int fd, uint64_t off, size_t len)
+{
+	int prot = PROT_READ;
+	void *p;
+
+	if ((e->flags & VD_DMA_WRITABLE) != 0)
+		prot |= PROT_WRITE;
+	p = mmap(NULL, len, prot, MAP_SHARED, fd, (off_t)off);
+	if (p == MAP_FAILED)
+		return (errno);
+	e->mem = p;
+	e->mem_len = len;
+	return (0);
+}
+
 /*
  * RAM over the client's file.  What is not whole pages of it is shown through
  * an alias of RAM that is: a mapping can start only at a page, and one of huge
  * pages cannot even be removed unless it also ends at one.  The RAM owns the
- * entry in any case.
+ * entry in any case, and the entry the mapping.
  */
 static int
 create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
     const struct stat *st)
 {
-	struct mt_backing backing = { .kind = MT_BACKING_FD, .fd = fd };
+	struct mt_backing backing = { .kind = MT_BACKING_PTR };
 	uint64_t unit = granule(fd, st), before = e->offset % unit;
 	uint64_t len = e->last - e->first + 1, whole;
 	struct mt_region *ram, *alias;
@@ -194,7 +224,10 @@ create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
 	/* The end of an ordinary page is rounded by the kernel. */
 	if (before == 0 && unit == (uint64_t)sysconf(_SC_PAGESIZE))
 		whole = len;
-	backing.fd_off = (off_t)(e->offset - before);
+	err = map_memory(e, fd, e->offset - before, whole);
+	if (err != 0)
+		return (err);
+	backing.ptr = e->mem;
 	if ((e->flags & VD_DMA_WRITABLE) == 0)
 		backing.flags |= MT_BACKING_RDONLY;
 	ram = mt_region_create_ram(s->topology, name, whole - 1, &backing);
@@ -307,10 +340,12 @@ vd__dma_map(struct vd_server *s, const struct vd_dma_map *m, const int *fds,
 		e->offset = m->offset;
 	}
 	err = map(s, e, nfds == 1 ? fds[0] : -1, &st, &kept);
-	if (!kept && e->region != NULL)
+	if (!kept && e->region != NULL) {
 		let_go(s->dma, e, 0);
-	else if (!kept)
+	} else if (!kept) {
+		unmap_memory(e);
 		free(e);
+	}
 	if (err != 0) {
 		vd__log(s, LOG_WARNING, "DMA_MAP of %#" PRIx64 "+%#" PRIx64
 		    ": %s", m->addr, m->size, strerror(err));
