@@ -96,6 +96,7 @@ VD_SRCS		= \
 	libvfudma/server.c \
 	libvfudma/server-cmd.c \
 	libvfudma/server-region.c \
+	libvfudma/sigbus.c \
 	libvfudma/sock.c \
 	libvfudma/wire.c
 
@@ -105,6 +106,7 @@ VD_HDRS		= \
 	libvfudma/pci.h \
 	libvfudma/proto.h \
 	libvfudma/server.h \
+	libvfudma/sigbus.h \
 	libvfudma/vfudma.h
 
 NVME_SRCS	= $(sort $(wildcard examples/nvme/*.c))

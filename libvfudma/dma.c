@@ -50,6 +50,7 @@ struct entry {
 	struct mt_region *region;	/* a reference */
 	void *mem;			/* our mapping of it; NULL: none */
 	size_t mem_len;
+	struct vd__sigbus_range guard;	/* over mem */
 	unsigned int unmap;		/* which reply waits for it; 0: none */
 	struct entry *next;		/* released */
 };
@@ -92,6 +93,8 @@ unmap_memory(struct entry *e)
 {
 	if (e->mem == NULL)
 		return;
+	/* Not a moment later: somebody else's memory may be there then. */
+	vd__sigbus_del(&e->guard);
 	munmap(e->mem, e->mem_len);
 	e->mem = NULL;
 }
@@ -189,7 +192,8 @@ own(struct entry *e, struct mt_region *r)
 
 /* Map [off, off + len) of the client's file, before anybody can know of it. */
 static int
-map_memory(struct entry *e, int fd, uint64_t off, size_t len)
+map_memory(struct vd_server *s, struct entry *e, int fd, uint64_t off,
+    size_t len, size_t unit)
 {
 	int prot = PROT_READ;
 	void *p;
@@ -201,6 +205,7 @@ map_memory(struct entry *e, int fd, uint64_t off, size_t len)
 		return (errno);
 	e->mem = p;
 	e->mem_len = len;
+	vd__sigbus_add(&e->guard, p, len, unit, &s->mark, s->client);
 	return (0);
 }
 
@@ -224,7 +229,7 @@ create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
 	/* The end of an ordinary page is rounded by the kernel. */
 	if (before == 0 && unit == (uint64_t)sysconf(_SC_PAGESIZE))
 		whole = len;
-	err = map_memory(e, fd, e->offset - before, whole);
+	err = map_memory(s, e, fd, e->offset - before, whole, unit);
 	if (err != 0)
 		return (err);
 	backing.ptr = e->mem;
@@ -530,7 +535,7 @@ vd__dma_fini(struct vd_server *s)
 	while (d->due > 0) {
 		if (poll(&pfd, 1, -1) == 1 &&
 		    read(s->wake_fd, &n, sizeof(n)) == sizeof(n))
-			vd__dma_heard(s, n);
+			vd__dma_heard(s, n % VD__SIGBUS_NEWS);
 	}
 	destroy(d);
 	s->dma = NULL;

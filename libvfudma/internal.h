@@ -16,6 +16,7 @@
 #include <libvfudma/pci.h>
 #include <libvfudma/proto.h>
 #include <libvfudma/server.h>
+#include <libvfudma/sigbus.h>
 
 /*
  * Handlers of commands return 0 or a positive errno, which is what an error
@@ -391,6 +392,51 @@ uint32_t vd__irq_msi_pending(const struct vd_server *s);
 int	vd__irq_msix_regions(struct vd_server *s, unsigned int vectors,
 	    struct mt_region **table, struct mt_region **pba);
 
+/* --- sigbus.c ------------------------------------------------------------ */
+
+#define VD__SIGBUS_LEVELS	8
+#define VD__SIGBUS_NEWS		(UINT64_C(1) << 32)
+
+/*
+ * How the owner of memory that a peer shares hears that some of it is gone: a
+ * number that the owner chose, above 0 and higher for later peers.
+ */
+struct vd__sigbus_mark {
+	_Atomic(uint64_t) lost;		/* [a] the highest one that was hit */
+	_Atomic(uint64_t) told;		/* [a] news written to fd */
+	int fd;				/* [I] eventfd, or -1 */
+};
+
+/* A mapping of such memory; private to sigbus.c. */
+struct vd__sigbus_range {
+	uintptr_t first;
+	size_t len;
+	size_t unit;
+	struct vd__sigbus_mark *mark;
+	uint64_t number;
+	unsigned int levels;		/* 0: was not entered */
+	_Atomic(struct vd__sigbus_range *) next[VD__SIGBUS_LEVELS];
+};
+
+/*
+ * Guard len bytes that are mapped at p, in pages of unit bytes: from before
+ * anybody touches them until nobody does any more, which is before they are
+ * unmapped.  A fault there puts number into the mark, and adds VD__SIGBUS_NEWS
+ * to its eventfd.  Without vd_sigbus_protect() this does nothing.  Any thread;
+ * vd__sigbus_del() waits for handlers that run.
+ */
+void	vd__sigbus_add(struct vd__sigbus_range *r, const void *p, size_t len,
+	    size_t unit, struct vd__sigbus_mark *mark, uint64_t number);
+void	vd__sigbus_del(struct vd__sigbus_range *r);
+
+/* Is memory gone that was entered with this number? */
+static inline bool
+vd__sigbus_lost(const struct vd__sigbus_mark *m, uint64_t number)
+{
+	return (atomic_load_explicit(&m->lost, memory_order_acquire) ==
+	    number);
+}
+
 /* --- dma.c --------------------------------------------------------------- */
 
 struct vd__dma;
@@ -451,7 +497,7 @@ struct vd_server {
 
 	/* What vd_server_fd() watches; all in the epoll set. */
 	int epoll_fd;			/* [I] */
-	int wake_fd;			/* [I] eventfd: releases, and kicked */
+	int wake_fd;			/* [I] eventfd: releases, kicked, mark */
 	int timer_fd;			/* [I] timerfd: until */
 	int listen_fd;			/* -1: none */
 	int conn_fd;			/* that of conn; -1: none */
@@ -470,6 +516,9 @@ struct vd_server {
 	bool connected;			/* it has agreed on a version */
 	bool busy;			/* a run is under way */
 	bool drop;			/* a callback wants the client gone */
+	uint64_t client;		/* number of the last one */
+	struct vd__sigbus_mark mark;	/* [a] whose memory is gone */
+	uint64_t told;			/* mark.told, as of the last look */
 	struct vd__caps peer;
 	uint16_t minor;
 	struct vd__parked parked;

@@ -109,6 +109,7 @@ take_client(struct vd_server *s, int fd)
 	s->conn_fd = fd;
 	s->conn_events = EPOLLIN;
 	s->drop = false;
+	s->client++;
 	memset(&s->parked, 0, sizeof(s->parked));
 	return (0);
 }
@@ -213,17 +214,23 @@ accept_client(struct vd_server *s)
 
 /* --- running ------------------------------------------------------------- */
 
-/* Empty wake_fd: our own kick, and the news of released memory. */
+/*
+ * Empty wake_fd: our own kick, the news of released memory, and of memory that
+ * is gone.  The last is in the mark, too, and was there first.
+ */
 static void
 hear(struct vd_server *s)
 {
 	unsigned int waited;
-	uint64_t n;
+	uint64_t n, told = atomic_load_explicit(&s->mark.told,
+	    memory_order_acquire);
 
-	if (!s->kicked && !vd__dma_releasing(s))
+	if (!s->kicked && !vd__dma_releasing(s) && told == s->told)
 		return;
+	s->told = told;
 	if (read(s->wake_fd, &n, sizeof(n)) != sizeof(n))
 		return;
+	n %= VD__SIGBUS_NEWS;
 	if (s->kicked)
 		n--;
 	s->kicked = false;
@@ -259,6 +266,13 @@ run_parked(struct vd_server *s)
 	return (hung_up(s) ? lose(s, "connection closed") : 0);
 }
 
+/* Was memory touched that this client has shared, and has taken away? */
+static bool
+is_memory_gone(const struct vd_server *s)
+{
+	return (s->conn != NULL && vd__sigbus_lost(&s->mark, s->client));
+}
+
 /* Do one thing: as vd_server_run(). */
 static int
 step(struct vd_server *s)
@@ -271,6 +285,12 @@ step(struct vd_server *s)
 		return (accept_client(s));
 	if (s->drop)
 		return (lose(s, "dropped by the device"));
+	if (is_memory_gone(s)) {
+		rv = lose(s, "it has made a file shorter that it shared");
+		if (rv == -1)
+			errno = EFAULT;
+		return (rv);
+	}
 	if (vd__conn_flush(s->conn) == -1)
 		return (lose(s, why_lost(errno)));
 	if (s->parked.active)
@@ -310,10 +330,11 @@ has_more(const struct vd_server *s)
 {
 	if (s->conn == NULL)
 		return (false);
+	if (s->drop || is_memory_gone(s))
+		return (true);
 	if (s->parked.active)
-		return (s->parked.waiting == 0 || s->drop);
-	return (s->drop ||
-	    (!vd__conn_full(s->conn) && vd__conn_ready(s->conn)));
+		return (s->parked.waiting == 0);
+	return (!vd__conn_full(s->conn) && vd__conn_ready(s->conn));
 }
 
 /* Make the poll descriptor readable exactly if a run would do something. */
@@ -408,6 +429,7 @@ vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
 	s->version_ms = VERSION_MS;
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->mark.fd = s->wake_fd;
 	s->timer_fd = timerfd_create(CLOCK_MONOTONIC,
 	    TFD_CLOEXEC | TFD_NONBLOCK);
 	if (s->epoll_fd == -1 || s->wake_fd == -1 || s->timer_fd == -1 ||

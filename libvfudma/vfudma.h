@@ -8,6 +8,7 @@
 #include <libvfudma/server.h>
 #include <libvfudma/pci.h>
 #include <libvfudma/irq.h>
+#include <libvfudma/sigbus.h>
 #include <libvfudma/client.h>
 
 #endif

@@ -3,7 +3,8 @@
 #
 # The symbols of the static libraries: all have their library's prefix, every
 # public function is there and nothing else is public, neither library uses
-# what is private to the other, and there are no writable globals.
+# what is private to the other, and there are no writable globals.  sigbus.o
+# alone handles a signal, as the program asked it to, and keeps what that takes.
 #
 # O=DIR/ CC
 
@@ -102,7 +103,8 @@ check()
 		for (i = 1; i <= k; i++)
 			never[a[i]] = 1
 	}
-	$2 in never' "$tmp/undefined" >"$tmp/out"
+	$2 in never && !($1 == "sigbus.o" && $2 ~ /^sig(nal|action)$/)' \
+	    "$tmp/undefined" >"$tmp/out"
 	empty "$dir neither prints nor ends the program"
 
 	# Sanitizers have globals of their own.
@@ -122,6 +124,8 @@ check()
 		    section != "*COM*")
 			next
 		if (section ~ /^\.data\.rel\.ro/ || b[2] == section)
+			next
+		if (file == "sigbus.o:" && b[2] == "bus")
 			next
 		if (b[1] !~ /^0+$/)
 			print file, section, b[2]
