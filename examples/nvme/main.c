@@ -5,7 +5,6 @@
  * nvme: an NVMe controller on a vfio-user socket.
  */
 
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 
@@ -232,76 +231,6 @@ make_serial(const char *path, char *serial, size_t len)
 	snprintf(serial, len, "MT%016" PRIX64, h);
 }
 
-/* --- memory that goes away ------------------------------------------------ */
-
-static volatile sig_atomic_t bus_error;
-static size_t page_size;
-
-/* Put zeroes in place of the page of some size that p is in. */
-static int
-replace_page(void *p, size_t size)
-{
-	void *page = (uint8_t *)p - ((uintptr_t)p & (size - 1));
-
-	return (mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE |
-	    MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED ?
-	    -1 : 0);
-}
-
-/*
- * The page may be a huge one, of which no part can be replaced: that is
- * EINVAL.  Only where these are all the sizes there are is it sure that
- * nothing but the page is in the range that we then take.
- */
-static int
-replace_any_page(void *p)
-{
-	if (replace_page(p, page_size) == 0)
-		return (0);
-#if defined(__x86_64__)
-	if (errno == EINVAL && replace_page(p, (size_t)2 << 20) == 0)
-		return (0);
-	if (errno == EINVAL && replace_page(p, (size_t)1 << 30) == 0)
-		return (0);
-#endif
-	return (-1);
-}
-
-/*
- * A client has made a file shorter that it shares with us.  Let the access
- * end with zeroes, which nobody but this client gets to see or has written,
- * and drop the client as soon as the command is done.
- *
- * Only the main thread looks at clients' memory, and the syncer's blocks all
- * signals; so a fault there still ends the program, as do broken memory, which
- * is not BUS_ADRERR, and a SIGBUS that somebody has sent.
- */
-static void
-on_bus_error(int sig, siginfo_t *si, void *context)
-{
-	int saved = errno;
-
-	(void)context;
-	if (si->si_code == BUS_ADRERR && replace_any_page(si->si_addr) == 0) {
-		bus_error = 1;
-	} else {
-		signal(sig, SIG_DFL);
-		raise(sig);		/* when we return */
-	}
-	errno = saved;
-}
-
-/* Drop the client if its memory was away when we looked at it. */
-static void
-check_bus_error(struct nvme_ctrl *c)
-{
-	if (nvme_likely(!bus_error))
-		return;
-	bus_error = 0;
-	nvme_log(c, "memory of the client is gone: dropping it");
-	vd_server_disconnect(c->server);
-}
-
 /* --- the event loop ------------------------------------------------------- */
 
 /*
@@ -342,7 +271,6 @@ serve(struct nvme_ctrl *c)
 		if (did == 0)
 			break;
 		nvme_work(c, BUDGET, 0);
-		check_bus_error(c);
 	}
 	return (true);
 }
@@ -387,7 +315,6 @@ loop(struct nvme_ctrl *c, int sigfd)
 	unsigned int spin = 0, late = 0;
 
 	for (;;) {
-		check_bus_error(c);
 		if (nvme_work(c, BUDGET, spin)) {
 			late = slept ? late + 1 : 0;
 			if (late == LATE_MAX) {
@@ -434,14 +361,13 @@ loop(struct nvme_ctrl *c, int sigfd)
 static int
 catch_signals(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_bus_error,
-	    .sa_flags = SA_SIGINFO };
 	sigset_t set;
 	int fd;
 
 	signal(SIGPIPE, SIG_IGN);
-	page_size = (size_t)sysconf(_SC_PAGESIZE);
-	sigaction(SIGBUS, &sa, NULL);
+	/* A client may make a file shorter that we have mapped. */
+	if (vd_sigbus_protect() == -1)
+		err(1, "cannot handle SIGBUS");
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
