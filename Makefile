@@ -86,6 +86,7 @@ MT_HDRS		= \
 
 VD_SRCS		= \
 	libvfudma/client.c \
+	libvfudma/client-serve.c \
 	libvfudma/dma.c \
 	libvfudma/irq.c \
 	libvfudma/msg.c \
@@ -98,6 +99,7 @@ VD_SRCS		= \
 	libvfudma/server-region.c \
 	libvfudma/sigbus.c \
 	libvfudma/sock.c \
+	libvfudma/stream.c \
 	libvfudma/wire.c
 
 VD_HDRS		= \

@@ -32,16 +32,29 @@
 #define INFO_MAX_AREAS							\
 	((INFO_MAX - INFO_SIZE(0)) / sizeof(struct vd_area))
 
-/* Belongs to one thread at a time; limits are set once, when it connects. */
+/* [I] set when it connects, then immutable.  The connection has its locks. */
 struct vd_client {
-	struct vd__conn *conn;
-	struct vd_client_limits limits;
-	int timeout_ms;
+	struct vd__conn *conn;			/* [I] */
+	struct vd_client_limits limits;		/* [I] */
+	struct vd__serve serve;
+	_Atomic(int) timeout_ms;
 };
 
-static struct vd_client *
-client_create(int fd)
+/* The server does not keep to the protocol. */
+static int
+broken(struct vd_client *c)
 {
+	vd__conn_close(c->conn);
+	errno = EPROTO;
+	return (-1);
+}
+
+static const struct vd__conn_ops conn_ops = { .serve = vd__client_serve };
+
+static struct vd_client *
+client_create(int fd, const struct vd_client_options *o)
+{
+	static const struct vd_client_options none = { 0 };
 	char why[VD__WHY_MAX];
 	struct vd_client *c;
 
@@ -50,7 +63,10 @@ client_create(int fd)
 		vd__close(fd);
 		return (NULL);
 	}
-	c->timeout_ms = VD_CLIENT_TIMEOUT_MS;
+	if (o == NULL)
+		o = &none;
+	c->timeout_ms = o->timeout_ms != 0 ? o->timeout_ms :
+	    VD_CLIENT_TIMEOUT_MS;
 	/* Nobody sends what a post leaves queued, so it must leave nothing. */
 	c->conn = vd__conn_create(fd, 0);
 	if (c->conn == NULL) {
@@ -58,8 +74,12 @@ client_create(int fd)
 		free(c);
 		return (NULL);
 	}
-	if (vd__negotiate_client(c->conn, c->timeout_ms, &c->limits,
-	    why) == -1) {
+	c->serve.conn = c->conn;
+	c->serve.space = o->dma;
+	vd__conn_set_ops(c->conn, &conn_ops, &c->serve);
+	vd__conn_set_forced(c->conn, o->force_queue);
+	if (vd__negotiate_client(c->conn, c->timeout_ms, !o->no_twin,
+	    &c->limits, why) == -1) {
 		vd_client_destroy(c);
 		return (NULL);
 	}
@@ -69,13 +89,25 @@ client_create(int fd)
 struct vd_client *
 vd_client_connect(const char *path)
 {
-	int fd = vd__sock_connect(path);
-
-	return (fd == -1 ? NULL : client_create(fd));
+	return (vd_client_connect_with(path, NULL));
 }
 
 struct vd_client *
 vd_client_attach(int fd)
+{
+	return (vd_client_attach_with(fd, NULL));
+}
+
+struct vd_client *
+vd_client_connect_with(const char *path, const struct vd_client_options *o)
+{
+	int fd = vd__sock_connect(path);
+
+	return (fd == -1 ? NULL : client_create(fd, o));
+}
+
+struct vd_client *
+vd_client_attach_with(int fd, const struct vd_client_options *o)
 {
 	struct vd_client *c;
 	int copy;
@@ -88,7 +120,7 @@ vd_client_attach(int fd)
 		vd__close(copy);
 		return (NULL);
 	}
-	c = client_create(copy);
+	c = client_create(copy, o);
 	if (c != NULL)
 		close(fd);
 	return (c);
@@ -118,6 +150,38 @@ vd_client_limits(const struct vd_client *c, struct vd_client_limits *limits)
 	*limits = c->limits;
 }
 
+void
+vd_client_set_dma(struct vd_client *c, struct mt_space *sp)
+{
+	atomic_store(&c->serve.space, sp);
+}
+
+int
+vd_client_fds(const struct vd_client *c, int fds[VD_CLIENT_FDS])
+{
+	fds[0] = vd__conn_fd(c->conn);
+	fds[1] = vd__conn_twin_fd(c->conn);
+	return (fds[0] == -1 ? 0 : fds[1] == -1 ? 1 : 2);
+}
+
+int
+vd_client_run(struct vd_client *c)
+{
+	struct vd__msg m;
+	int rv;
+
+	if (vd__conn_flush(c->conn) == -1)
+		return (-1);
+	if ((rv = vd__conn_next(c->conn, &m)) != 1)
+		return (rv);
+	if ((m.hdr.flags & VD_TYPE_MASK) != VD_TYPE_COMMAND)
+		rv = broken(c);		/* nobody asked for this */
+	else
+		vd__client_serve(&c->serve, &m);
+	vd__msg_close(&m);
+	return (rv);
+}
+
 /* --- asking -------------------------------------------------------------- */
 
 /* iovecs are not const, though what is sent from them is. */
@@ -140,15 +204,6 @@ static int
 no_fds(void)
 {
 	errno = ENOTSUP;
-	return (-1);
-}
-
-/* The server does not keep to the protocol. */
-static int
-broken(struct vd_client *c)
-{
-	vd__conn_close(c->conn);
-	errno = EPROTO;
 	return (-1);
 }
 
@@ -178,11 +233,10 @@ ask(struct vd_client *c, enum vd_cmd cmd, const void *req, void *answer,
 	if (vd__conn_call(c->conn, cmd, &iov, 1, NULL, 0, c->timeout_ms,
 	    &reply) == -1)
 		return (-1);
+	if (reply.len == len)
+		memcpy(answer, reply.data, len);
 	vd__msg_close(&reply);
-	if (reply.len != len)
-		return (broken(c));
-	memcpy(answer, reply.data, len);
-	return (0);
+	return (reply.len == len ? 0 : broken(c));
 }
 
 /* --- the device ---------------------------------------------------------- */
@@ -367,33 +421,36 @@ valid_access(uint64_t off, size_t len)
 }
 
 /*
- * Send one access and check what the server says it has done.  The data that
- * came with it, if any, is lent in reply.
+ * Send one access and check what the server says it has done.  What is read
+ * goes to buf; what is written comes from data.
  */
 static int
-region_access(struct vd_client *c, enum vd_cmd cmd,
-    const struct vd_region_access *req, const void *data,
-    struct vd__msg *reply)
+region_access(struct vd_client *c, const struct vd_region_access *req,
+    void *buf, const void *data)
 {
 	const struct iovec iov[2] = { iov_of(req, sizeof(*req)),
 	    iov_of(data, req->count) };
-	struct vd_region_access answer;
+	struct vd__call call = { .data = buf, .data_len = req->count,
+	    .head = sizeof(*req) };
+	struct vd_region_access answer = { .count = 0 };
+	bool whole;
 
-	if (vd__conn_call(c->conn, cmd, iov, data != NULL ? 2 : 1, NULL, 0,
-	    c->timeout_ms, reply) == -1)
+	if (vd__conn_send(c->conn, &call, data != NULL ? VD_CMD_REGION_WRITE :
+	    VD_CMD_REGION_READ, iov, data != NULL ? 2 : 1, NULL, 0,
+	    c->timeout_ms) == -1 || vd__conn_await(c->conn, &call) == -1)
 		return (-1);
-	vd__msg_close(reply);
-	if (reply->len < sizeof(answer))
-		return (broken(c));
-	memcpy(&answer, reply->data, sizeof(answer));
-	if (answer.offset != req->offset || answer.region != req->region ||
-	    answer.count > req->count)
+	whole = call.reply.len >= sizeof(answer);
+	if (whole)
+		memcpy(&answer, call.reply.data, sizeof(answer));
+	vd__msg_close(&call.reply);
+	if (!whole || answer.offset != req->offset ||
+	    answer.region != req->region || answer.count > req->count)
 		return (broken(c));
 	if (answer.count < req->count) {
 		errno = EIO;
 		return (-1);
 	}
-	return (0);
+	return (data != NULL || call.placed ? 0 : broken(c));
 }
 
 int
@@ -401,7 +458,6 @@ vd_client_read(struct vd_client *c, unsigned int index, uint64_t off,
     void *buf, size_t len)
 {
 	struct vd_region_access req = { .region = index };
-	struct vd__msg reply;
 	uint8_t *p = buf;
 
 	if (!valid_access(off, len))
@@ -409,12 +465,8 @@ vd_client_read(struct vd_client *c, unsigned int index, uint64_t off,
 	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
 		req.offset = off;
 		req.count = chunk(c, len);
-		if (region_access(c, VD_CMD_REGION_READ, &req, NULL,
-		    &reply) == -1)
+		if (region_access(c, &req, p, NULL) == -1)
 			return (-1);
-		if (reply.len - sizeof(req) != req.count)
-			return (broken(c));
-		memcpy(p, reply.data + sizeof(req), req.count);
 	}
 	return (0);
 }
@@ -424,7 +476,6 @@ vd_client_write(struct vd_client *c, unsigned int index, uint64_t off,
     const void *buf, size_t len)
 {
 	struct vd_region_access req = { .region = index };
-	struct vd__msg reply;
 	const uint8_t *p = buf;
 
 	if (!valid_access(off, len))
@@ -432,8 +483,7 @@ vd_client_write(struct vd_client *c, unsigned int index, uint64_t off,
 	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
 		req.offset = off;
 		req.count = chunk(c, len);
-		if (region_access(c, VD_CMD_REGION_WRITE, &req, p,
-		    &reply) == -1)
+		if (region_access(c, &req, NULL, p) == -1)
 			return (-1);
 	}
 	return (0);

@@ -10,14 +10,18 @@
 extern "C" {
 #endif
 
+struct mt_space;
+
 /*
  * The other end: a program that drives a vfio-user device.  Every call that
- * sends waits for its reply, and serves nothing else meanwhile.
+ * sends waits for its reply, and serves what the server asks for meanwhile.
  *
- * A client belongs to one thread at a time.  All calls that send fail with
- * ETIMEDOUT if the reply takes too long (the connection goes on), with ENOTCONN
- * once the server is gone, with EPROTO if it breaks the protocol (the connection is closed then),
- * and otherwise with the errno that the server answered.
+ * Any thread may use a client, also several at once.  All calls that send fail
+ * with ETIMEDOUT if the reply takes too long (the connection goes on), with
+ * ENOTCONN once the server is gone, with EPROTO if it breaks the protocol (the
+ * connection is closed then), with ENOBUFS if too many calls have timed out
+ * and are still not answered, and otherwise with the errno that the server
+ * answered.
  */
 struct vd_client;
 
@@ -35,6 +39,19 @@ struct vd_client;
  */
 struct vd_client *vd_client_connect(const char *path);
 struct vd_client *vd_client_attach(int fd);
+
+/* How to connect; zero means the default. */
+struct vd_client_options {
+	int timeout_ms;		/* for a reply: VD_CLIENT_TIMEOUT_MS */
+	bool no_twin;		/* one socket for both directions */
+	bool force_queue;	/* queue each message, for tests */
+	struct mt_space *dma;	/* see vd_client_set_dma() */
+};
+
+struct vd_client *vd_client_connect_with(const char *path,
+	    const struct vd_client_options *o);
+struct vd_client *vd_client_attach_with(int fd,
+	    const struct vd_client_options *o);
 void	vd_client_destroy(struct vd_client *c);
 
 /*
@@ -44,6 +61,33 @@ void	vd_client_destroy(struct vd_client *c);
  * Since:   0.1
  */
 void	vd_client_set_timeout(struct vd_client *c, int ms);
+
+/*
+ * Answer the server's DMA_READ and DMA_WRITE with accesses to sp: all of it is
+ * the device's to reach.  NULL, the default, refuses them.  They are served by
+ * a thread that waits for a reply, or by vd_client_run().
+ *
+ * Owns:    sp must stay until the client is destroyed or has another, and no
+ *          call is under way.
+ * Context: accesses happen on the thread that waits, with no lock held.
+ * Since:   0.1
+ */
+void	vd_client_set_dma(struct vd_client *c, struct mt_space *sp);
+
+/*
+ * For a program that has nothing to ask: the sockets to watch, and what to do
+ * when one is readable, which serves one command of the server's.
+ *
+ * Owns:    fds are lent.
+ * Returns: vd_client_fds(): how many there are, 0 if the server is gone.
+ *          vd_client_run(): 1 if something was done (call again), 0 if not, or
+ *          -1 with errno set.
+ * Errors:  ENOTCONN, EPROTO, ENOMEM: the connection is closed.
+ * Since:   0.1
+ */
+#define VD_CLIENT_FDS	2
+int	vd_client_fds(const struct vd_client *c, int fds[VD_CLIENT_FDS]);
+int	vd_client_run(struct vd_client *c);
 
 /* What was agreed on when the client connected. */
 struct vd_client_limits {

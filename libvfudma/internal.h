@@ -10,6 +10,8 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 
+#include <bsd/sys/queue.h>
+
 #include <libmemtree/memtree.h>
 #include <libvfudma/client.h>
 #include <libvfudma/irq.h>
@@ -66,6 +68,8 @@ int	vd__wire_irq_set(const void *p, size_t len, struct vd_irq_set *set,
 /* With is_write the data that follows must be count bytes. */
 int	vd__wire_region_access(const void *p, size_t len, bool is_write,
 	    size_t max_data, struct vd_region_access *a, const uint8_t **data);
+int	vd__wire_dma_access(const void *p, size_t len, bool is_write,
+	    size_t max_data, struct vd_dma_access *a, const uint8_t **data);
 int	vd__wire_write_multi(const void *p, size_t len, uint64_t *count);
 void	vd__wire_write_one(const void *p, uint64_t i, struct vd_write_one *w);
 
@@ -123,82 +127,272 @@ int	vd__sock_adopt(int fd, bool listening);
 /* Does the other end run as our user or as root? */
 bool	vd__sock_trusted(int fd);
 
-/* --- msg.c --------------------------------------------------------------- */
+/* --- stream.c ------------------------------------------------------------ */
+
+/*
+ * A buffer of received bytes.  The messages in it, and the stream, hold
+ * references; total is the connection's count of all such bytes.
+ */
+struct vd__inbuf {
+	_Atomic(unsigned int) refs;
+	_Atomic(size_t) *total;
+	size_t size;
+	uint8_t data[];
+};
 
 /* A message that was received. */
 struct vd__msg {
 	struct vd_hdr hdr;
-	const uint8_t *data;	/* payload, unaligned; see vd__conn_next() */
+	const uint8_t *data;	/* payload, unaligned; until vd__msg_close() */
 	size_t len;
 	int fds[VD_MAX_FDS];	/* ours: set to -1 what is kept */
 	size_t nfds;
 	bool fds_lost;		/* more came than we could take */
+	struct vd__inbuf *buf;	/* holds data; NULL: data is elsewhere */
+	struct vd__stream *from;	/* a reply goes the same way */
 };
 
-/* Close the fds of m that are not -1; keeps errno. */
+/* Close the fds of m that are not -1, let go of its data; keeps errno. */
 void	vd__msg_close(struct vd__msg *m);
 
+#define VD__MAX_IOV	4	/* pieces of a payload to send */
+
+struct vd__call;
+
+/* A message, or the rest of one, that waits for room in the socket. */
+struct vd__out {
+	TAILQ_ENTRY(vd__out) link;
+	struct vd_hdr hdr;
+	struct iovec iov[VD__MAX_IOV + 1];	/* what is left to send */
+	int iovcnt;
+	size_t left;			/* bytes in iov */
+	bool begun;			/* some of it has gone */
+	bool queued;
+	int fds[VD_MAX_FDS];		/* copies, until it is begun */
+	size_t nfds;
+	struct vd__call *call;		/* lends what iov names; NULL: own */
+	void *copy;			/* allocated along or apart; or NULL */
+};
+
+TAILQ_HEAD(vd__outs, vd__out);
+
+/* A received descriptor, and the stream offset after the bytes it came with. */
+struct vd__held {
+	int fd;
+	uint64_t end;
+};
+
 /*
- * One connection, for either role.  It never blocks, but for vd__conn_call()
- * and vd__conn_post(), which are the client's.  A function that fails because
- * the connection is of no more use closes it, and so do all others then:
- * ENOTCONN (the peer is gone), EPROTO (it breaks the protocol), ENOMEM.
+ * One socket: bytes and descriptors in, cut into messages; messages out.
+ * Members above out are in, and belong to who holds the connection's in_lock;
+ * the others to who holds its out_lock.
+ */
+struct vd__stream {
+	int fd;				/* [I] -1: none */
+	struct vd__inbuf *in;
+	_Atomic(size_t) *total;		/* [I] */
+	size_t start;			/* first byte in it not taken */
+	size_t end;
+	uint64_t pos;			/* stream offset of start */
+	struct vd__held held[2 * VD_MAX_FDS];
+	size_t nheld;
+	uint64_t lost_end[2];		/* as held.end, of what is lost */
+	/* A message whose last bytes go straight to where they are wanted. */
+	struct vd_hdr placed;
+	uint8_t *place;			/* the next byte; NULL: not wanted */
+	size_t place_left;		/* 0: none */
+
+	struct vd__outs out;
+	size_t queued;			/* bytes in out */
+	size_t nparcels;		/* of those in out, with descriptors */
+};
+
+int	vd__stream_init(struct vd__stream *st, int fd, _Atomic(size_t) *total);
+void	vd__stream_fini(struct vd__stream *st);	/* closes the socket */
+void	vd__stream_clear(struct vd__stream *st);	/* send nothing more */
+
+/*
+ * Is the next message there?  1; 0 if not all of it, with *need bytes to be
+ * had, and hdr set if that is more than a header; -1 if it can be none.
+ */
+int	vd__stream_peek(const struct vd__stream *st, struct vd_hdr *hdr,
+	    size_t *need);
+/*
+ * Receive once, up to max bytes, and with room for need: 1, 0 if nothing is
+ * there, -1 with ENOMEM or ENOTCONN.
+ */
+int	vd__stream_fill(struct vd__stream *st, size_t need, size_t max);
+/* Take the message that peek has found. */
+void	vd__stream_take(struct vd__stream *st, const struct vd_hdr *hdr,
+	    struct vd__msg *m);
+/*
+ * Take the header and head bytes after it, which are there, of a message that
+ * is not all there; the rest goes to dst.  Until vd__stream_placed() returns
+ * 1 or -1 that is all that can be received.
+ */
+void	vd__stream_place(struct vd__stream *st, const struct vd_hdr *hdr,
+	    size_t head, void *head_buf, void *dst);
+int	vd__stream_placed(struct vd__stream *st, struct vd__msg *m);
+
+/*
+ * Send what is queued: 1 if nothing is left, 0 if some waits for room, -1 with
+ * ENOMEM or ENOTCONN.
+ */
+int	vd__stream_flush(struct vd__stream *st);
+/*
+ * Send a message, or queue what the socket does not take of it: as flush.  With
+ * call its out is used for that, and iov and what it names are lent until the
+ * call ends; otherwise they are copied.  force queues in any case.  ENOBUFS:
+ * too many with descriptors are queued, and this one is not.
+ */
+int	vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
+	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
+	    struct vd__call *call, bool force);
+/*
+ * Stop lending to the queue: 1 if the message was not begun and never will be,
+ * 0 if it has gone or the rest of it was copied, -1 with ENOMEM.
+ */
+int	vd__stream_unlend(struct vd__stream *st, struct vd__call *call);
+
+/* More than max bytes are queued, or as many descriptors as may be. */
+bool	vd__stream_full(const struct vd__stream *st, size_t max);
+
+/* --- msg.c --------------------------------------------------------------- */
+
+/*
+ * A command of ours and its reply: in the caller's memory from vd__conn_send()
+ * until it has ended, with what it sends and where the reply goes.
  *
- * Belongs to one thread at a time.
+ * If data is set, a reply of exactly head + data_len bytes has the last
+ * data_len put there, in place where that is worth it; reply.data is good for
+ * head bytes only then.  Any other reply is whole in reply.data.
+ */
+struct vd__call {
+	void *data;
+	size_t data_len;
+	size_t head;			/* up to 16 */
+	void (*done)(struct vd__call *);	/* NULL: it is awaited */
+	void *arg;			/* the caller's */
+	/* when it has ended */
+	int err;			/* 0, or as vd__conn_call() */
+	bool placed;			/* data is filled */
+	struct vd__msg reply;		/* if err is 0; to be closed */
+	/* private: conn.lock, but for out */
+	int state;
+	uint16_t slot;
+	int64_t deadline;		/* CLOCK_MONOTONIC ms, -1: none */
+	struct vd__waiter *waiter;
+	struct vd__stream *placing;
+	uint8_t head_buf[16];
+	TAILQ_ENTRY(vd__call) link;	/* in pending or ended */
+	struct vd__out out;
+};
+
+/*
+ * One connection, for either role: a socket, and perhaps a twin for the
+ * server's commands and their replies.  Any thread may use it; what m lends
+ * belongs to whoever got it.  None of these blocks but _call, _await, _post.
+ *
+ * A function that fails because the connection is of no more use ends it, and
+ * so do all others then: ENOTCONN (the peer is gone, or it was closed), EPROTO
+ * (it breaks the protocol), ENOMEM.
  */
 struct vd__conn;
 
-#define VD__MAX_IOV	4	/* pieces of a payload to send */
+int64_t	vd__now_ms(void);		/* CLOCK_MONOTONIC */
+
+/*
+ * What the user of a connection is told.  wake: somebody else has received
+ * commands, ended calls that are to be told of, or left bytes to be sent; any
+ * thread, no lock held.  serve: a command that came while some thread waited,
+ * on that thread; NULL leaves it for vd__conn_next(), or with wake NULL, too,
+ * answers ENOSYS.
+ */
+struct vd__conn_ops {
+	void (*wake)(void *arg);
+	void (*serve)(void *arg, struct vd__msg *m);
+};
 
 /*
  * Takes over fd, a connected socket; destroying closes it and every fd that
  * nobody claimed.  With more than max_queued bytes waiting to be sent
- * vd__conn_full() holds.
+ * vd__conn_full() holds.  It must not be in use when it is destroyed, and all
+ * messages must be closed.
  */
 struct vd__conn *vd__conn_create(int fd, size_t max_queued);
 void	vd__conn_destroy(struct vd__conn *c);	/* NULL is ignored */
+/* Before others use it. */
+void	vd__conn_set_ops(struct vd__conn *c, const struct vd__conn_ops *ops,
+	    void *arg);
+void	vd__conn_set_forced(struct vd__conn *c, bool forced);
+/* Take over the twin: our commands go by it (the server's), or come by it. */
+int	vd__conn_set_twin(struct vd__conn *c, int fd, bool ours);
 /* Lent; -1 once closed, though the number stays taken until the end. */
 int	vd__conn_fd(const struct vd__conn *c);
+int	vd__conn_twin_fd(const struct vd__conn *c);	/* or -1: none */
 void	vd__conn_close(struct vd__conn *c);	/* later calls: ENOTCONN */
 
 /*
- * Take the next message, of any type, from the stream: as many receives as
- * one message needs, none if one is there already (vd__conn_ready()).
- * m->data is lent until the next call on c that receives: this one, _call,
- * _post.  Returns 1, 0 if no whole message has come, or -1 with errno set; then
- * the caller has nothing to close.
+ * Take the next message that is not the reply to a call: a command, or what
+ * the caller ends the connection for.  As many receives as one message needs,
+ * none if one is there already (vd__conn_ready()).  Returns 1, 0 if no whole
+ * message has come, or -1 with errno set; then there is nothing to close.
  */
 int	vd__conn_next(struct vd__conn *c, struct vd__msg *m);
-bool	vd__conn_ready(const struct vd__conn *c);
+bool	vd__conn_ready(struct vd__conn *c);
+/* Receive replies only, and queue commands: 0, or -1 with errno set. */
+int	vd__conn_pump(struct vd__conn *c);
 
 /*
  * Reply to a command: its payload (copied if it cannot be sent at once) and
  * fds (lent), or an error, which is a header only.  Nothing is sent if the
  * command asked for no reply.  Returns 0, or -1 with errno set.
  */
-int	vd__conn_reply(struct vd__conn *c, const struct vd_hdr *req,
+int	vd__conn_reply(struct vd__conn *c, const struct vd__msg *req,
 	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds);
-int	vd__conn_error(struct vd__conn *c, const struct vd_hdr *req, int err);
+int	vd__conn_error(struct vd__conn *c, const struct vd__msg *req, int err);
 
 /*
  * Send what is queued: 1 if nothing is left, 0 if some waits for room, or -1
  * with errno set.
  */
 int	vd__conn_flush(struct vd__conn *c);
-size_t	vd__conn_queued(const struct vd__conn *c);	/* bytes */
-bool	vd__conn_full(const struct vd__conn *c);	/* reply to no more */
+size_t	vd__conn_queued(struct vd__conn *c);	/* bytes */
+size_t	vd__conn_queued_on(struct vd__conn *c, bool twin);
+bool	vd__conn_full(struct vd__conn *c);	/* reply to no more */
 
 /*
- * The client's: send a command with a payload in iovcnt pieces and fds (lent),
- * and wait up to timeout_ms (-1: for ever) for the reply, which the caller
- * ends with vd__msg_close().  Commands that come meanwhile are answered with
- * ENOSYS.
- *
- * Returns 0, or -1 with errno set and nothing in *reply: the errno in the
- * server's error reply; ETIMEDOUT, after which the connection is still good
- * (the late reply is dropped when it comes); ENOBUFS (too many calls have
- * timed out and are still not answered); EMSGSIZE (more than VD_MAX_MSG_SIZE);
- * or one that closed the connection.
+ * Begin a call: send a command with a payload in iovcnt pieces and fds, which
+ * are lent until it ends.  One with done ends in vd__conn_finish(), others in
+ * vd__conn_await().  Returns 0, or -1 with errno set, and the call is not
+ * begun: ENOBUFS (too many are under way or have timed out unanswered),
+ * EMSGSIZE (more than VD_MAX_MSG_SIZE), or one that ends the connection.
+ */
+int	vd__conn_send(struct vd__conn *c, struct vd__call *call,
+	    enum vd_cmd cmd, const struct iovec *iov, int iovcnt,
+	    const int *fds, size_t nfds, int timeout_ms);
+/*
+ * Wait until call ends.  Returns 0 with call->reply, or -1 with errno set,
+ * which call->err has, too: the errno in the peer's error reply; ETIMEDOUT,
+ * after which the connection is still good (the late reply is dropped when it
+ * comes); or one that ended the connection.
+ */
+int	vd__conn_await(struct vd__conn *c, struct vd__call *call);
+/*
+ * Give a call up: true if it ends by this, without done; false if it has
+ * ended already.
+ */
+bool	vd__conn_cancel(struct vd__conn *c, struct vd__call *call);
+/* Call done for what has ended; returns how many. */
+unsigned int vd__conn_finish(struct vd__conn *c);
+bool	vd__conn_has_ended(struct vd__conn *c);	/* finish has something */
+size_t	vd__conn_pending(struct vd__conn *c);	/* calls not answered */
+/* End overdue calls with done: ms until the next is overdue, -1 if none. */
+int	vd__conn_expire(struct vd__conn *c);
+
+/*
+ * Send, and wait up to timeout_ms (-1: for ever) for the reply, which the
+ * caller ends with vd__msg_close().  Returns as send and await.
  *
  * vd__conn_post() sends with VD_NO_REPLY, and waits only until no more than
  * max_queued bytes are left to send.  What is left, also after ETIMEDOUT, goes
@@ -222,11 +416,12 @@ struct vd__caps {
 	uint64_t migration_pgsize;
 	uint64_t max_bitmap;
 	bool twin_socket;
+	unsigned int twin_index;	/* in the fds of the answer */
 	bool write_multiple;
 };
 
 #define VD__WHY_MAX	160	/* why an exchange failed, for the log */
-#define VD__VERSION_MAX	192	/* payload of what we send */
+#define VD__VERSION_MAX	256	/* payload of what we send */
 
 /*
  * The capabilities in json, len bytes without a NUL, over the defaults of
@@ -247,11 +442,23 @@ int	vd__negotiate_server(const struct vd__msg *req,
 	    char why[VD__WHY_MAX]);
 
 /*
- * The client's side: exchange versions over c.  Returns 0, or -1 with errno
+ * The client's side: exchange versions over c, and give it the twin socket
+ * if one was offered and made.  Returns 0, or -1 with errno
  * set, EPROTO and EPROTONOSUPPORT with a reason.
  */
-int	vd__negotiate_client(struct vd__conn *c, int timeout_ms,
+int	vd__negotiate_client(struct vd__conn *c, int timeout_ms, bool twin,
 	    struct vd_client_limits *limits, char why[VD__WHY_MAX]);
+
+/* --- client-serve.c ------------------------------------------------------ */
+
+/* The client's half of what a server asks. */
+struct vd__serve {
+	struct vd__conn *conn;
+	_Atomic(struct mt_space *) space;	/* NULL: none */
+};
+
+/* See to a command of the server's, on any thread: a vd__conn_ops.serve. */
+void	vd__client_serve(void *arg, struct vd__msg *m);
 
 /* --- pci.c, pci-cap.c ---------------------------------------------------- */
 
@@ -476,13 +683,14 @@ unsigned int vd__dma_heard(struct vd_server *s, uint64_t n);
 struct vd__parked {
 	bool active;
 	unsigned int waiting;		/* releases to come */
-	struct vd_hdr hdr;
+	struct vd__msg req;		/* to reply to; no data */
 	struct vd_dma_unmap unmap;	/* the payload of the reply */
 };
 
 /*
- * [I] set by vd_server_create(), then immutable.  irqs has its own lock, dma
- * its own legend.  All else belongs to the thread that runs the server.
+ * [I] set by vd_server_create(), then immutable   [a] atomic
+ * irqs and conn have their own locks, dma its own legend.  All else belongs to
+ * the thread that runs the server.
  */
 struct vd_server {
 	struct mt_topology *topology;		/* [I] */
@@ -498,12 +706,17 @@ struct vd_server {
 	/* What vd_server_fd() watches; all in the epoll set. */
 	int epoll_fd;			/* [I] */
 	int wake_fd;			/* [I] eventfd: releases, kicked, mark */
+	int post_fd;			/* [I] eventfd: posted */
 	int timer_fd;			/* [I] timerfd: until */
 	int listen_fd;			/* -1: none */
 	int conn_fd;			/* that of conn; -1: none */
+	int twin_fd;			/* its twin; -1: none */
 	uint32_t listen_events;		/* epoll's idea of them */
 	uint32_t conn_events;
+	uint32_t twin_events;
 	bool kicked;			/* 1 in wake_fd is ours: call again */
+	_Atomic(bool) posted;		/* [a] 1 in post_fd: look at conn */
+	_Atomic(bool) attentive;	/* [a] calls of others are watched */
 	int64_t until;			/* CLOCK_MONOTONIC ms; 0: no limit */
 
 	char *path;			/* of listen_fd, if we made it */
@@ -530,6 +743,13 @@ void	vd__log(struct vd_server *s, int level, const char *fmt, ...)
 	    __attribute__((format(printf, 3, 4)));
 /* Have vd_server_fd() become readable in ms; with 0 take that back. */
 void	vd__server_set_timer(struct vd_server *s, int ms);
+/*
+ * Have the server look at its connection: for any thread.  After beginning a
+ * call with done only if the server is not attentive.
+ */
+void	vd__server_wake(struct vd_server *s);
+/* Make a twin socket: 0 with the client's end, or an errno. */
+int	vd__server_twin(struct vd_server *s, int *fd);
 /* DEVICE_RESET, an FLR, a lost client: all parts, then ops->reset. */
 void	vd__server_reset(struct vd_server *s, enum vd_reset why);
 

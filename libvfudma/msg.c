@@ -2,22 +2,35 @@
 /* Copyright (c) 2026 The memtree authors */
 
 /*
- * One connection: a receive buffer that messages are taken out of, a queue
- * of bytes that the socket had no room for, and the calls that wait for a
- * reply.
+ * One connection, used by any threads: commands to the peer with their
+ * replies, and the peer's commands.
  *
- * Descriptors.  A receive returns those of one send at most, and ends with the
- * bytes of that send; so they belong to the message that has the last byte
- * that came along with them.  The buffer is refilled only when it has no whole
- * message, so at any time descriptors of no more than two messages are held:
- * the one that was begun before the last receive, and the last one.
+ * Receiving.  Who holds in_lock is the reader, for as long as bytes are there
+ * and never longer: no lock is held while a thread sleeps.  What the reader
+ * finds it files: a reply ends its call, a command goes to the list that
+ * vd__conn_next() takes from.
+ *
+ * Waiting.  Of the threads that wait one leads: it sleeps in poll(2) and reads
+ * when the sockets have something.  The others sleep until their call ends or
+ * the lead falls to them.  A thread that reads without having waited, as the
+ * one that runs a server does, may end the leader's call; it kicks it out of
+ * poll then.
+ *
+ * Sending.  A message goes out at once if nothing is queued and the socket
+ * takes it.  What it does not take is queued, and sent by whoever finds room
+ * next: the leader, the thread that runs the server, the next to send.  Nobody
+ * waits for room without reading meanwhile; so two sides that fill each
+ * other's sockets both get on.
+ *
+ * A call that was given up leaves its id behind, in the table, until the late
+ * reply comes and is dropped, so that no other call can take it for its own.
  */
 
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,115 +39,356 @@
 
 #include "internal.h"
 
-#define IN_MIN		((size_t)16 << 10)	/* receive buffer, at first */
-#define OUT_MIN		((size_t)16 << 10)	/* queue, at first */
-#define MOVE_MAX	256			/* bytes moved without need */
+/* Calls under way or not answered; a power of two. */
+#define MAX_CALLS	1024
+/* Of those, how many may have been given up: a peer that answers no more. */
+#define MAX_LOST	64
 
-/* Sends with descriptors that may wait in the queue, and calls unanswered. */
-#define MAX_PARCELS	16
-#define MAX_CALLS	64
+/* Commands in the list, and their descriptors, and nested serving. */
+#define MAX_COMMANDS	65536
+#define MAX_CMD_FDS	256
+#define MAX_SERVING	4
+#define SERVE_BATCH	16
 
-/* A received descriptor, and the stream offset after the bytes it came with. */
-struct held {
-	int fd;
-	uint64_t end;
-};
+/* A reply at least so long, as far as it has not come, is received in place. */
+#define PLACE_MIN	4096
+/* With a call out for so much, first look at what comes. */
+#define PLACE_LARGE	((size_t)32 << 10)
+#define LOOK		64
 
-/* Our copies of descriptors to go out with the byte at a stream offset. */
-struct parcel {
-	uint64_t start;
-	size_t nfds;
-	int fds[VD_MAX_FDS];
-};
+enum { IDLE, PENDING, ENDED };
 
-/* A call whose reply has not come; its caller may have given up. */
-struct call {
+/* A message id is the number of a slot and, above it, how often it was used. */
+struct slot {
+	struct vd__call *call;		/* NULL: given up, if used */
 	uint16_t id;
 	uint16_t cmd;
+	uint16_t next;			/* free */
 	bool used;
 };
 
+/* A thread that waits: for its call, or with none for room in the queue. */
+struct vd__waiter {
+	TAILQ_ENTRY(vd__waiter) link;
+	struct vd__call *call;
+	pthread_cond_t cond;
+};
+
+/* A command that nobody has taken yet. */
+struct command {
+	TAILQ_ENTRY(command) link;
+	struct vd__msg m;
+};
+
+TAILQ_HEAD(calls, vd__call);
+
 /*
- * [I] set by vd__conn_create(), then immutable.  All else belongs to the one
- * thread that may use the connection.
+ * [I] immutable once others use the connection
+ * [i] in_lock: being the reader; also all of the streams that is in
+ * [o] out_lock: sending; also all of the streams that is out
+ * [c] lock: the rest
+ * [a] atomic; after a lock: changed under it, and read without where it is
+ *     only to be known whether there is something to do
+ *
+ * Taken in the order in_lock, out_lock, lock.  None is held while anything
+ * is called, or waited for.
  */
 struct vd__conn {
-	int fd;				/* [I] */
-	bool closed;			/* the socket is shut down */
+	pthread_mutex_t in_lock;
+	pthread_mutex_t out_lock;
+	pthread_mutex_t lock;
+	struct vd__stream streams[2];	/* the socket; its twin */
+	struct vd__stream *ours;	/* [I] our commands go this way */
+	unsigned int nstreams;		/* [I] */
 	size_t max_queued;		/* [I] */
+	bool forced;			/* [I] */
+	const struct vd__conn_ops *ops;	/* [I] */
+	void *arg;			/* [I] */
+	int kick_fd;			/* [I] eventfd: out of poll with you */
+	_Atomic(int) error;		/* [a] why it has ended; 0: it has not */
+	_Atomic(size_t) inbufs;		/* [a] bytes */
 
-	uint8_t *in;
-	size_t in_size;
-	size_t in_start;		/* first byte not taken */
-	size_t in_end;
-	uint64_t in_pos;		/* stream offset of in[in_start] */
-	struct held held[2 * VD_MAX_FDS];
-	size_t nheld;
-	uint64_t lost_end[2];		/* as held.end, of what is lost */
-
-	uint8_t *out;
-	size_t out_size;
-	size_t out_start;
-	size_t out_end;
-	uint64_t out_pos;		/* stream offset of out[out_start] */
-	struct parcel parcels[MAX_PARCELS];	/* ascending */
-	size_t nparcels;
-
-	struct call calls[MAX_CALLS];
-	uint16_t next_id;
+	struct slot slots[MAX_CALLS];	/* [c] */
+	uint16_t free_slot;		/* [c] MAX_CALLS: none */
+	_Atomic(size_t) npending;	/* [ca] */
+	_Atomic(size_t) nlost;		/* [ca] used slots without a call */
+	_Atomic(size_t) nlarge;		/* [ca] calls out for much */
+	_Atomic(size_t) queued;		/* [oa] bytes, in both streams */
+	struct calls pending;		/* [c] with done; by deadline */
+	struct calls ended;		/* [c] with done */
+	_Atomic(size_t) nended;		/* [ca] */
+	TAILQ_HEAD(, vd__waiter) waiters;	/* [c] */
+	struct vd__waiter *leader;	/* [c] */
+	bool polling;			/* [c] the leader sleeps */
+	TAILQ_HEAD(, command) commands;	/* [c] */
+	_Atomic(size_t) ncommands;	/* [ca] */
+	size_t ncmd_fds;		/* [c] */
+	_Atomic(unsigned int) serving;	/* [a] */
 };
+
+/* --- life ---------------------------------------------------------------- */
+
+static const struct vd__conn_ops no_ops;
 
 struct vd__conn *
 vd__conn_create(int fd, size_t max_queued)
 {
 	struct vd__conn *c;
+	unsigned int i;
 
 	if ((c = calloc(1, sizeof(*c))) == NULL)
 		return (NULL);
-	if ((c->in = malloc(IN_MIN)) == NULL) {
+	c->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->kick_fd == -1 ||
+	    vd__stream_init(&c->streams[0], fd, &c->inbufs) == -1) {
+		vd__close(c->kick_fd);
 		free(c);
 		return (NULL);
 	}
-	c->in_size = IN_MIN;
-	c->fd = fd;
+	pthread_mutex_init(&c->in_lock, NULL);
+	pthread_mutex_init(&c->out_lock, NULL);
+	pthread_mutex_init(&c->lock, NULL);
+	TAILQ_INIT(&c->pending);
+	TAILQ_INIT(&c->ended);
+	TAILQ_INIT(&c->waiters);
+	TAILQ_INIT(&c->commands);
+	for (i = 0; i < MAX_CALLS; i++) {
+		c->slots[i].id = (uint16_t)i;
+		c->slots[i].next = (uint16_t)(i + 1);
+	}
+	c->nstreams = 1;
+	c->ours = &c->streams[0];
+	c->ops = &no_ops;
 	c->max_queued = max_queued;
 	return (c);
 }
 
 void
+vd__conn_set_ops(struct vd__conn *c, const struct vd__conn_ops *ops,
+    void *arg)
+{
+	c->ops = ops;
+	c->arg = arg;
+}
+
+void
+vd__conn_set_forced(struct vd__conn *c, bool forced)
+{
+	c->forced = forced;
+}
+
+int
+vd__conn_set_twin(struct vd__conn *c, int fd, bool ours)
+{
+	if (vd__stream_init(&c->streams[1], fd, &c->inbufs) == -1)
+		return (-1);
+	c->nstreams = 2;
+	if (ours)
+		c->ours = &c->streams[1];
+	return (0);
+}
+
+static bool
+is_closed(const struct vd__conn *c)
+{
+	return (atomic_load_explicit(&c->error, memory_order_acquire) != 0);
+}
+
+/*
+ * The connection is of no more use: -1 with errno set.  The descriptors stay
+ * until it is destroyed, so that who watches them can stop before their
+ * numbers are used again; who sleeps on them wakes.
+ */
+static int
+broken(struct vd__conn *c, int err)
+{
+	unsigned int i;
+	int none = 0;
+
+	if (atomic_compare_exchange_strong_explicit(&c->error, &none, err,
+	    memory_order_acq_rel, memory_order_acquire))
+		for (i = 0; i < c->nstreams; i++)
+			shutdown(c->streams[i].fd, SHUT_RDWR);
+	errno = err;
+	return (-1);
+}
+
+static void
+kick(struct vd__conn *c)
+{
+	const uint64_t one = 1;
+
+	if (write(c->kick_fd, &one, sizeof(one)) == -1)
+		return;			/* full: it is readable anyway */
+}
+
+/* The call has ended, of which done will tell if tell: with lock held. */
+static void
+end_call(struct vd__conn *c, struct vd__call *call, int err, bool tell)
+{
+	call->err = err;
+	call->state = ENDED;
+	c->npending--;
+	if (call->data_len >= PLACE_LARGE)
+		atomic_fetch_sub_explicit(&c->nlarge, 1, memory_order_relaxed);
+	if (call->done != NULL) {
+		TAILQ_REMOVE(&c->pending, call, link);
+		if (tell) {
+			TAILQ_INSERT_TAIL(&c->ended, call, link);
+			c->nended++;
+		}
+	} else if (call->waiter != NULL) {
+		if (call->waiter != c->leader)
+			pthread_cond_signal(&call->waiter->cond);
+		else if (c->polling)
+			kick(c);
+	}
+}
+
+static void
+free_slot(struct vd__conn *c, struct slot *s)
+{
+	s->used = false;
+	s->call = NULL;
+	s->next = c->free_slot;
+	c->free_slot = (uint16_t)(s - c->slots);
+}
+
+/* Close what came and was not claimed. */
+static void
+drop_held(struct vd__stream *st)
+{
+	size_t i;
+
+	for (i = 0; i < st->nheld; i++)
+		vd__close(st->held[i].fd);
+	st->nheld = 0;
+}
+
+/* With out_lock held, after a change of what is queued. */
+static void
+count_queued(struct vd__conn *c)
+{
+	size_t n = 0;
+	unsigned int i;
+
+	for (i = 0; i < c->nstreams; i++)
+		n += c->streams[i].queued;
+	atomic_store_explicit(&c->queued, n, memory_order_relaxed);
+}
+
+/*
+ * End all calls of a connection that has ended.  After this nobody touches
+ * what they lent: the reader is not here, and the queue is gone.
+ */
+static void
+fail_calls(struct vd__conn *c)
+{
+	int err = atomic_load_explicit(&c->error, memory_order_acquire);
+	struct vd__call *call;
+	struct vd__waiter *w;
+	bool told = false;
+	unsigned int i;
+
+	pthread_mutex_lock(&c->in_lock);
+	pthread_mutex_lock(&c->out_lock);
+	pthread_mutex_lock(&c->lock);
+	for (i = 0; i < c->nstreams; i++) {
+		vd__stream_clear(&c->streams[i]);
+		c->streams[i].place = NULL;
+		drop_held(&c->streams[i]);
+	}
+	count_queued(c);
+	for (i = 0; i < MAX_CALLS && c->npending > 0; i++) {
+		if ((call = c->slots[i].call) == NULL)
+			continue;
+		told = told || call->done != NULL;
+		free_slot(c, &c->slots[i]);
+		end_call(c, call, err, true);
+	}
+	TAILQ_FOREACH(w, &c->waiters, link)
+		pthread_cond_signal(&w->cond);
+	if (c->polling)
+		kick(c);
+	pthread_mutex_unlock(&c->lock);
+	pthread_mutex_unlock(&c->out_lock);
+	pthread_mutex_unlock(&c->in_lock);
+	if (told && c->ops->wake != NULL)
+		c->ops->wake(c->arg);
+}
+
+/* rv as it is; but the end of the connection is the end of all calls. */
+static int
+result(struct vd__conn *c, int rv)
+{
+	int saved = errno;
+
+	if (rv == -1 && is_closed(c)) {
+		fail_calls(c);
+		errno = saved;
+	}
+	return (rv);
+}
+
+static bool
+is_open(const struct vd__conn *c)
+{
+	if (!is_closed(c))
+		return (true);
+	errno = ENOTCONN;
+	return (false);
+}
+
+/* Take the first command that waits: with lock held. */
+static bool
+pop_command(struct vd__conn *c, struct vd__msg *m)
+{
+	struct command *cmd = TAILQ_FIRST(&c->commands);
+
+	if (cmd == NULL)
+		return (false);
+	TAILQ_REMOVE(&c->commands, cmd, link);
+	atomic_fetch_sub_explicit(&c->ncommands, 1, memory_order_relaxed);
+	c->ncmd_fds -= cmd->m.nfds;
+	*m = cmd->m;
+	free(cmd);
+	return (true);
+}
+
+static void
+drop_commands(struct vd__conn *c)
+{
+	struct vd__msg m;
+
+	while (pop_command(c, &m))
+		vd__msg_close(&m);
+}
+
+void
 vd__conn_close(struct vd__conn *c)
 {
-	size_t i, j;
-
-	/*
-	 * The descriptor stays until the connection is destroyed, so that who
-	 * watches it can stop before its number is used again.
-	 */
-	if (!c->closed)
-		shutdown(c->fd, SHUT_RDWR);
-	c->closed = true;
-	for (i = 0; i < c->nheld; i++)
-		vd__close(c->held[i].fd);
-	c->nheld = 0;
-	for (i = 0; i < c->nparcels; i++)
-		for (j = 0; j < c->parcels[i].nfds; j++)
-			vd__close(c->parcels[i].fds[j]);
-	c->nparcels = 0;
-	c->in_start = c->in_end = 0;
-	c->out_start = c->out_end = 0;
+	broken(c, ENOTCONN);
+	fail_calls(c);
+	pthread_mutex_lock(&c->lock);
+	drop_commands(c);
+	pthread_mutex_unlock(&c->lock);
 }
 
 void
 vd__conn_destroy(struct vd__conn *c)
 {
 	int saved = errno;
+	unsigned int i;
 
 	if (c == NULL)
 		return;
 	vd__conn_close(c);
-	vd__close(c->fd);
-	free(c->in);
-	free(c->out);
+	for (i = 0; i < c->nstreams; i++)
+		vd__stream_fini(&c->streams[i]);
+	vd__close(c->kick_fd);
+	pthread_mutex_destroy(&c->in_lock);
+	pthread_mutex_destroy(&c->out_lock);
+	pthread_mutex_destroy(&c->lock);
 	free(c);
 	errno = saved;
 }
@@ -142,368 +396,403 @@ vd__conn_destroy(struct vd__conn *c)
 int
 vd__conn_fd(const struct vd__conn *c)
 {
-	return (c->closed ? -1 : c->fd);
+	return (is_closed(c) ? -1 : c->streams[0].fd);
 }
 
-/* The connection is of no more use. */
-static int
-broken(struct vd__conn *c, int err)
+int
+vd__conn_twin_fd(const struct vd__conn *c)
 {
-	vd__conn_close(c);
-	errno = err;
-	return (-1);
-}
-
-static bool
-is_open(const struct vd__conn *c)
-{
-	if (c->closed)
-		errno = ENOTCONN;
-	return (!c->closed);
-}
-
-void
-vd__msg_close(struct vd__msg *m)
-{
-	size_t i;
-
-	for (i = 0; i < m->nfds; i++)
-		vd__close(m->fds[i]);
-	m->nfds = 0;
+	return (is_closed(c) || c->nstreams < 2 ? -1 : c->streams[1].fd);
 }
 
 /* --- receiving ----------------------------------------------------------- */
 
+/* The slot of a call that this answers: with lock held. */
+static struct slot *
+find_slot(struct vd__conn *c, const struct vd_hdr *hdr)
+{
+	struct slot *s = &c->slots[hdr->id % MAX_CALLS];
+
+	if (!s->used || s->id != hdr->id || s->cmd != hdr->cmd ||
+	    (hdr->flags & VD_TYPE_MASK) != VD_TYPE_REPLY)
+		return (NULL);
+	return (s);
+}
+
+static bool
+fits(const struct vd__call *call, const struct vd_hdr *hdr)
+{
+	return (call->data != NULL && (hdr->flags & VD_ERROR) == 0 &&
+	    hdr->size - sizeof(*hdr) == call->head + call->data_len);
+}
+
+/* Receive the rest of a message, of which need bytes are due, in place? */
+static bool
+try_place(struct vd__conn *c, struct vd__stream *st, const struct vd_hdr *hdr)
+{
+	size_t have = st->end - st->start;
+	struct vd__call *call = NULL;
+	struct slot *s;
+
+	if (st != c->ours || hdr->size - have < PLACE_MIN)
+		return (false);
+	pthread_mutex_lock(&c->lock);
+	s = find_slot(c, hdr);
+	if (s != NULL && s->call != NULL && fits(s->call, hdr) &&
+	    have >= sizeof(*hdr) + s->call->head)
+		call = s->call;
+	/* Only a thread that has in_lock, as we do, ends it from here on. */
+	pthread_mutex_unlock(&c->lock);
+	if (call == NULL)
+		return (false);
+	call->placing = st;
+	vd__stream_place(st, hdr, call->head, call->head_buf, call->data);
+	return (true);
+}
+
 /*
- * The header of the message at the start of the buffer: 1 if all of the
- * message is there, 0 if not, with *need bytes to have room for, or -1.
+ * As many bytes as are good to receive next: no more than a header, if what
+ * follows may be much that is wanted elsewhere.
  */
+static size_t
+appetite(struct vd__conn *c, const struct vd__stream *st)
+{
+	return (st == c->ours && st->end == st->start &&
+	    atomic_load_explicit(&c->nlarge, memory_order_relaxed) > 0 ?
+	    LOOK : SIZE_MAX);
+}
+
+/* Take one message from a stream: 1, 0 if none is whole, or -1. */
 static int
-peek(const struct vd__conn *c, struct vd_hdr *hdr, size_t *need)
-{
-	size_t have = c->in_end - c->in_start;
-
-	*need = sizeof(*hdr);
-	switch (vd__wire_hdr(c->in + c->in_start, have, VD_MAX_MSG_SIZE,
-	    hdr)) {
-	case -1:
-		return (-1);
-	case 0:
-		return (0);
-	}
-	*need = hdr->size;
-	return (have >= hdr->size);
-}
-
-bool
-vd__conn_ready(const struct vd__conn *c)
-{
-	struct vd_hdr hdr;
-	size_t need;
-
-	/* A header that breaks the stream has to be looked at, too. */
-	return (!c->closed && peek(c, &hdr, &need) != 0);
-}
-
-/*
- * Have room for need bytes from in_start, which is more than are there.  A
- * short beginning is moved to the front at once, so that receives stay large.
- */
-static int
-make_room(struct vd__conn *c, size_t need)
-{
-	size_t have = c->in_end - c->in_start;
-	uint8_t *p;
-
-	if (c->in_start > 0 && (c->in_size - c->in_start < need ||
-	    have <= MOVE_MAX)) {
-		memmove(c->in, c->in + c->in_start, have);
-		c->in_start = 0;
-		c->in_end = have;
-	}
-	if (need <= c->in_size)
-		return (0);
-	/* need is bounded by VD_MAX_MSG_SIZE. */
-	if ((p = realloc(c->in, need)) == NULL)
-		return (-1);
-	c->in = p;
-	c->in_size = need;
-	return (0);
-}
-
-/* Keep descriptors that came with the bytes before stream offset end. */
-static void
-hold(struct vd__conn *c, const int *fds, size_t nfds, bool lost, uint64_t end)
-{
-	size_t i;
-
-	for (i = 0; i < nfds; i++) {
-		if (c->nheld < 2 * VD_MAX_FDS) {
-			c->held[c->nheld].fd = fds[i];
-			c->held[c->nheld++].end = end;
-		} else {
-			vd__close(fds[i]);
-			lost = true;
-		}
-	}
-	if (lost && c->lost_end[0] <= c->in_pos)
-		c->lost_end[0] = end;
-	else if (lost)
-		c->lost_end[1] = end;
-}
-
-/* Receive once: 1, 0 if nothing is there, or -1. */
-static int
-fill(struct vd__conn *c, size_t need)
-{
-	int fds[VD_MAX_FDS];
-	size_t nfds;
-	ssize_t n;
-	bool lost;
-
-	if (make_room(c, need) == -1)
-		return (broken(c, ENOMEM));
-	n = vd__sock_recv(c->fd, c->in + c->in_end, c->in_size - c->in_end,
-	    fds, &nfds, &lost);
-	if (n == -1) {
-		if (errno == EAGAIN || errno == EWOULDBLOCK)
-			return (0);
-		if (errno == ENOMEM || errno == ENOBUFS)
-			return (broken(c, ENOMEM));
-		return (broken(c, ENOTCONN));
-	}
-	c->in_end += (size_t)n;
-	hold(c, fds, nfds, lost, c->in_pos + (c->in_end - c->in_start));
-	if (n == 0)
-		return (broken(c, ENOTCONN));
-	return (1);
-}
-
-/* Hand the message at the start of the buffer out. */
-static void
-take(struct vd__conn *c, const struct vd_hdr *hdr, struct vd__msg *m)
-{
-	size_t i, left = 0;
-
-	m->hdr = *hdr;
-	m->data = c->in + c->in_start + sizeof(*hdr);
-	m->len = hdr->size - sizeof(*hdr);
-	m->nfds = 0;
-	m->fds_lost = false;
-	c->in_start += hdr->size;
-	c->in_pos += hdr->size;
-	for (i = 0; i < c->nheld; i++) {
-		if (c->held[i].end > c->in_pos)
-			c->held[left++] = c->held[i];
-		else if (m->nfds < VD_MAX_FDS)
-			m->fds[m->nfds++] = c->held[i].fd;
-		else {
-			vd__close(c->held[i].fd);
-			m->fds_lost = true;
-		}
-	}
-	c->nheld = left;
-	for (i = 0; i < 2; i++) {
-		if (c->lost_end[i] != 0 && c->lost_end[i] <= c->in_pos) {
-			c->lost_end[i] = 0;
-			m->fds_lost = true;
-		}
-	}
-}
-
-int
-vd__conn_next(struct vd__conn *c, struct vd__msg *m)
+read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m)
 {
 	struct vd_hdr hdr;
 	size_t need;
 	int rv;
 
+	for (;;) {
+		if (st->place_left > 0) {
+			rv = vd__stream_placed(st, m);
+			return (rv == -1 ? broken(c, errno) : rv);
+		}
+		if ((rv = vd__stream_peek(st, &hdr, &need)) == -1)
+			return (broken(c, EPROTO));
+		if (rv == 1) {
+			vd__stream_take(st, &hdr, m);
+			return (1);
+		}
+		if (need > sizeof(hdr) && try_place(c, st, &hdr))
+			continue;
+		rv = vd__stream_fill(st, need, appetite(c, st));
+		if (rv != 1)
+			return (rv == -1 ? broken(c, errno) : 0);
+	}
+}
+
+/* End the call that m answers; false if there is none. */
+static bool
+file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
+{
+	struct vd__call *call;
+	struct slot *s;
+	int err = 0;
+
+	pthread_mutex_lock(&c->lock);
+	if ((s = find_slot(c, &m->hdr)) == NULL || m->from != c->ours) {
+		pthread_mutex_unlock(&c->lock);
+		return (false);
+	}
+	call = s->call;
+	free_slot(c, s);
+	if (call == NULL) {
+		c->nlost--;
+		pthread_mutex_unlock(&c->lock);
+		vd__msg_close(m);
+		return (true);
+	}
+	if (m->hdr.flags & VD_ERROR) {
+		err = vd__wire_errno(&m->hdr);
+		vd__msg_close(m);
+	} else {
+		call->reply = *m;
+		if (m->buf == NULL && call->placing != NULL)
+			call->placed = true;
+		else if (fits(call, &m->hdr)) {
+			memcpy(call->data, m->data + call->head,
+			    call->data_len);
+			call->placed = true;
+		}
+		if (m->buf == NULL)
+			call->reply.data = call->head_buf;
+	}
+	call->placing = NULL;
+	*told = *told || call->done != NULL;
+	end_call(c, call, err, true);
+	pthread_mutex_unlock(&c->lock);
+	return (true);
+}
+
+/* Are commands served by who waits? */
+static bool
+serves(const struct vd__conn *c)
+{
+	return (c->ops->serve != NULL || c->ops->wake == NULL);
+}
+
+static bool
+is_command(const struct vd__msg *m)
+{
+	return ((m->hdr.flags & VD_TYPE_MASK) == VD_TYPE_COMMAND);
+}
+
+/* Keep a command for who takes them: 0, or -1. */
+static int
+queue_command(struct vd__conn *c, struct vd__msg *m)
+{
+	struct command *cmd = malloc(sizeof(*cmd));
+	bool full;
+	size_t i;
+
+	pthread_mutex_lock(&c->lock);
+	full = c->ncommands == MAX_COMMANDS;
+	if (cmd == NULL || full) {
+		pthread_mutex_unlock(&c->lock);
+		free(cmd);
+		vd__msg_close(m);
+		return (broken(c, full ? EPROTO : ENOMEM));
+	}
+	if (c->ncmd_fds + m->nfds > MAX_CMD_FDS) {
+		for (i = 0; i < m->nfds; i++)
+			vd__close(m->fds[i]);
+		m->nfds = 0;
+		m->fds_lost = true;
+	}
+	cmd->m = *m;
+	TAILQ_INSERT_TAIL(&c->commands, cmd, link);
+	atomic_fetch_add_explicit(&c->ncommands, 1, memory_order_relaxed);
+	c->ncmd_fds += m->nfds;
+	pthread_mutex_unlock(&c->lock);
+	return (0);
+}
+
+/*
+ * Read all that is there, and file it, with in_lock held: 0, or -1.  *told is
+ * set if others have to hear of it.  Commands that we are to serve ourselves
+ * are left in the socket for a while; so is who never stops talking, at until.
+ */
+static int
+read_all(struct vd__conn *c, bool *told, int64_t until)
+{
+	struct vd__msg m;
+	unsigned int i;
+	int rv;
+
+	for (i = 0; i < c->nstreams; i++) {
+		while ((rv = read_message(c, &c->streams[i], &m)) == 1) {
+			if (is_command(&m)) {
+				if (queue_command(c, &m) == -1)
+					return (-1);
+				*told = true;
+			} else if (!file_reply(c, &m, told)) {
+				vd__msg_close(&m);
+				return (broken(c, EPROTO));
+			}
+			if ((until != -1 && vd__now_ms() > until) ||
+			    (serves(c) && c->ncommands >= SERVE_BATCH))
+				return (0);
+		}
+		if (rv == -1)
+			return (-1);
+	}
+	return (0);
+}
+
+/* Take the next message that is no reply to a call: with in_lock held. */
+static int
+next_message(struct vd__conn *c, struct vd__msg *m, bool *told)
+{
+	struct vd__stream *st;
+	unsigned int i;
+	bool popped;
+	int rv = 0;
+
+	/* What others have read comes first. */
+	if (c->ncommands > 0) {
+		pthread_mutex_lock(&c->lock);
+		popped = pop_command(c, m);
+		pthread_mutex_unlock(&c->lock);
+		if (popped)
+			return (1);
+	}
+	for (i = c->nstreams; i-- > 0;) {
+		st = &c->streams[i];
+		/* Nothing but replies comes that way. */
+		if (c->nstreams > 1 && st == c->ours &&
+		    c->npending + c->nlost == 0)
+			continue;
+		while ((rv = read_message(c, st, m)) == 1) {
+			if (is_command(m) || !file_reply(c, m, told))
+				return (1);
+		}
+		if (rv == -1)
+			return (-1);
+	}
+	return (0);
+}
+
+int
+vd__conn_next(struct vd__conn *c, struct vd__msg *m)
+{
+	bool told = false;
+	int rv;
+
 	memset(m, 0, sizeof(*m));
 	if (!is_open(c))
 		return (-1);
-	while ((rv = peek(c, &hdr, &need)) == 0) {
-		if ((rv = fill(c, need)) != 1)
-			return (rv);
-	}
-	if (rv == -1)
-		return (broken(c, EPROTO));
-	take(c, &hdr, m);
-	return (1);
+	pthread_mutex_lock(&c->in_lock);
+	rv = next_message(c, m, &told);
+	pthread_mutex_unlock(&c->in_lock);
+	return (result(c, rv));
+}
+
+static int
+pump(struct vd__conn *c, bool *told)
+{
+	int rv;
+
+	*told = false;
+	if (!is_open(c))
+		return (-1);
+	pthread_mutex_lock(&c->in_lock);
+	rv = read_all(c, told, -1);
+	pthread_mutex_unlock(&c->in_lock);
+	return (result(c, rv));
+}
+
+int
+vd__conn_pump(struct vd__conn *c)
+{
+	bool told;
+
+	return (pump(c, &told));
+}
+
+bool
+vd__conn_ready(struct vd__conn *c)
+{
+	struct vd_hdr hdr;
+	unsigned int i;
+	bool ready;
+	size_t need;
+
+	if (is_closed(c))
+		return (false);
+	ready = c->ncommands > 0;
+	/* Another reader tells of what it finds. */
+	if (ready || pthread_mutex_trylock(&c->in_lock) != 0)
+		return (ready);
+	/* A header that breaks the stream has to be looked at, too. */
+	for (i = 0; i < c->nstreams; i++)
+		ready = ready || (c->streams[i].place_left == 0 &&
+		    vd__stream_peek(&c->streams[i], &hdr, &need) != 0);
+	pthread_mutex_unlock(&c->in_lock);
+	return (ready);
 }
 
 /* --- sending ------------------------------------------------------------- */
 
 size_t
-vd__conn_queued(const struct vd__conn *c)
+vd__conn_queued(struct vd__conn *c)
 {
-	return (c->out_end - c->out_start);
+	return (atomic_load_explicit(&c->queued, memory_order_relaxed));
+}
+
+size_t
+vd__conn_queued_on(struct vd__conn *c, bool twin)
+{
+	size_t n;
+
+	if (vd__conn_queued(c) == 0)
+		return (0);
+	pthread_mutex_lock(&c->out_lock);
+	n = c->streams[twin].queued;
+	pthread_mutex_unlock(&c->out_lock);
+	return (n);
 }
 
 bool
-vd__conn_full(const struct vd__conn *c)
+vd__conn_full(struct vd__conn *c)
 {
-	return (vd__conn_queued(c) > c->max_queued ||
-	    c->nparcels == MAX_PARCELS);
-}
+	bool full = false;
+	unsigned int i;
 
-/* The socket took n bytes of the queue, with the first parcel if one is due. */
-static void
-sent(struct vd__conn *c, size_t n)
-{
-	size_t i;
-
-	if (n > 0 && c->nparcels > 0 && c->parcels[0].start == c->out_pos) {
-		for (i = 0; i < c->parcels[0].nfds; i++)
-			vd__close(c->parcels[0].fds[i]);
-		c->nparcels--;
-		memmove(c->parcels, c->parcels + 1,
-		    c->nparcels * sizeof(c->parcels[0]));
-	}
-	c->out_start += n;
-	c->out_pos += n;
-	if (c->out_start == c->out_end)
-		c->out_start = c->out_end = 0;
+	if (vd__conn_queued(c) == 0)
+		return (false);
+	pthread_mutex_lock(&c->out_lock);
+	for (i = 0; i < c->nstreams; i++)
+		full = full || vd__stream_full(&c->streams[i], c->max_queued);
+	pthread_mutex_unlock(&c->out_lock);
+	return (full);
 }
 
 int
 vd__conn_flush(struct vd__conn *c)
 {
-	const struct parcel *first;
-	struct iovec iov;
-	uint64_t limit;
-	ssize_t n;
+	int rv = 1, err = 0;
+	unsigned int i;
 
 	if (!is_open(c))
 		return (-1);
-	while (c->out_start < c->out_end) {
-		/*
-		 * Descriptors start a send, and what does not belong to them
-		 * ends before it: see the comment at the top.
-		 */
-		first = c->nparcels > 0 ? &c->parcels[0] : NULL;
-		limit = c->out_end - c->out_start;
-		if (first != NULL && first->start > c->out_pos)
-			limit = first->start - c->out_pos;
-		else if (first != NULL && c->nparcels > 1 &&
-		    c->parcels[1].start - c->out_pos < limit)
-			limit = c->parcels[1].start - c->out_pos;
-		iov.iov_base = c->out + c->out_start;
-		iov.iov_len = (size_t)limit;
-		if (first != NULL && first->start == c->out_pos)
-			n = vd__sock_send(c->fd, &iov, 1, first->fds,
-			    first->nfds);
-		else
-			n = vd__sock_send(c->fd, &iov, 1, NULL, 0);
-		if (n == -1) {
-			if (errno == EAGAIN || errno == EWOULDBLOCK)
-				return (0);
-			return (broken(c, errno == ENOMEM ||
-			    errno == ENOBUFS ? ENOMEM : ENOTCONN));
+	if (vd__conn_queued(c) == 0)
+		return (1);
+	pthread_mutex_lock(&c->out_lock);
+	for (i = 0; i < c->nstreams && rv != -1; i++) {
+		switch (vd__stream_flush(&c->streams[i])) {
+		case -1:
+			err = errno;
+			rv = -1;
+			break;
+		case 0:
+			rv = 0;
+			break;
 		}
-		sent(c, (size_t)n);
 	}
-	return (1);
-}
-
-/* Have room for n more bytes at the end of the queue. */
-static int
-grow_out(struct vd__conn *c, size_t n)
-{
-	size_t have = c->out_end - c->out_start, size;
-	uint8_t *p;
-
-	if (n <= c->out_size - c->out_end)
-		return (0);
-	/* Moving less than half of it pays off. */
-	if (c->out_start > have && n <= c->out_size - have) {
-		memcpy(c->out, c->out + c->out_start, have);
-		c->out_start = 0;
-		c->out_end = have;
-		return (0);
-	}
-	for (size = c->out_size > 0 ? c->out_size : OUT_MIN;
-	    size - c->out_end < n; size *= 2)
-		continue;
-	if ((p = realloc(c->out, size)) == NULL)
-		return (-1);
-	c->out = p;
-	c->out_size = size;
-	return (0);
+	count_queued(c);
+	pthread_mutex_unlock(&c->out_lock);
+	return (result(c, rv == -1 ? broken(c, err) : rv));
 }
 
 /*
- * Queue what is left of a message from its byte skip on, and copies of its
- * descriptors if none of it was sent.
+ * Send a message by st, or queue it, and see to it that it will be sent: 0, or
+ * -1; with ENOBUFS nothing has happened.
  */
 static int
-queue(struct vd__conn *c, const struct iovec *iov, int iovcnt, size_t skip,
-    const int *fds, size_t nfds)
+put(struct vd__conn *c, struct vd__stream *st, const struct vd_hdr *hdr,
+    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
+    struct vd__call *call)
 {
-	struct parcel *parcel;
-	size_t total = 0, n;
-	int i;
-
-	for (i = 0; i < iovcnt; i++)
-		total += iov[i].iov_len;
-	if (grow_out(c, total - skip) == -1)
-		return (broken(c, ENOMEM));
-	if (nfds > 0 && skip == 0) {
-		if (c->nparcels == MAX_PARCELS)
-			return (broken(c, ENOMEM));
-		parcel = &c->parcels[c->nparcels++];
-		parcel->start = c->out_pos + (c->out_end - c->out_start);
-		for (parcel->nfds = 0; parcel->nfds < nfds; parcel->nfds++) {
-			parcel->fds[parcel->nfds] = fcntl(fds[parcel->nfds],
-			    F_DUPFD_CLOEXEC, 0);
-			if (parcel->fds[parcel->nfds] == -1)
-				return (broken(c, ENOMEM));
-		}
-	}
-	for (i = 0; i < iovcnt; i++) {
-		n = iov[i].iov_len;
-		if (skip >= n) {
-			skip -= n;
-			continue;
-		}
-		memcpy(c->out + c->out_end,
-		    (const uint8_t *)iov[i].iov_base + skip, n - skip);
-		c->out_end += n - skip;
-		skip = 0;
-	}
-	return (0);
-}
-
-/* Send a message, or queue what the socket does not take of it. */
-static int
-put(struct vd__conn *c, const struct vd_hdr *hdr, const struct iovec *iov,
-    int iovcnt, const int *fds, size_t nfds)
-{
-	struct iovec all[VD__MAX_IOV + 1];
-	struct vd_hdr copy = *hdr;
-	ssize_t n = 0;
-	int i, rv;
+	int rv, err;
 
 	assert(iovcnt <= VD__MAX_IOV);
-	all[0].iov_base = &copy;
-	all[0].iov_len = sizeof(copy);
-	for (i = 0; i < iovcnt; i++)
-		all[i + 1] = iov[i];
-	if ((rv = vd__conn_flush(c)) == -1)
-		return (-1);
-	if (rv == 1) {
-		n = vd__sock_send(c->fd, all, iovcnt + 1, fds, nfds);
-		if (n == (ssize_t)hdr->size)
-			return (0);
-		if (n == -1) {
-			if (errno != EAGAIN && errno != EWOULDBLOCK)
-				return (broken(c, errno == ENOMEM ||
-				    errno == ENOBUFS ? ENOMEM : ENOTCONN));
-			n = 0;
-		}
-		/* The queue is empty: what was sent directly counts as sent. */
-		c->out_pos += (size_t)n;
+	pthread_mutex_lock(&c->out_lock);
+	rv = vd__stream_put(st, hdr, iov, iovcnt, fds, nfds, call, c->forced);
+	err = errno;
+	if (rv != 1)
+		count_queued(c);
+	pthread_mutex_unlock(&c->out_lock);
+	if (rv == 1)
+		return (0);
+	if (rv == -1) {
+		errno = err;
+		return (err == ENOBUFS ? -1 : broken(c, err));
 	}
-	return (queue(c, all, iovcnt + 1, (size_t)n, fds, nfds));
+	pthread_mutex_lock(&c->lock);
+	if (c->polling)
+		kick(c);
+	pthread_mutex_unlock(&c->lock);
+	if (c->ops->wake != NULL)
+		c->ops->wake(c->arg);
+	return (0);
 }
 
 /* The size of a message, or 0 if there can be none like that. */
@@ -521,8 +810,14 @@ message_size(const struct iovec *iov, int iovcnt)
 	return (size);
 }
 
+static struct vd__stream *
+way_back(struct vd__conn *c, const struct vd__msg *req)
+{
+	return (req->from != NULL ? req->from : &c->streams[0]);
+}
+
 int
-vd__conn_reply(struct vd__conn *c, const struct vd_hdr *req,
+vd__conn_reply(struct vd__conn *c, const struct vd__msg *req,
     const struct iovec *iov, int iovcnt, const int *fds, size_t nfds)
 {
 	struct vd_hdr hdr;
@@ -530,33 +825,36 @@ vd__conn_reply(struct vd__conn *c, const struct vd_hdr *req,
 
 	if (!is_open(c))
 		return (-1);
-	if (req->flags & VD_NO_REPLY)
+	if (req->hdr.flags & VD_NO_REPLY)
 		return (0);
 	if ((size = message_size(iov, iovcnt)) == 0) {
 		errno = EMSGSIZE;
 		return (-1);
 	}
-	vd__wire_reply(&hdr, req, size - sizeof(hdr));
-	return (put(c, &hdr, iov, iovcnt, fds, nfds));
+	vd__wire_reply(&hdr, &req->hdr, size - sizeof(hdr));
+	if (put(c, way_back(c, req), &hdr, iov, iovcnt, fds, nfds, NULL) == 0)
+		return (0);
+	/* The peer would wait for ever. */
+	return (result(c, broken(c, errno == ENOBUFS ? ENOMEM : errno)));
 }
 
 int
-vd__conn_error(struct vd__conn *c, const struct vd_hdr *req, int err)
+vd__conn_error(struct vd__conn *c, const struct vd__msg *req, int err)
 {
 	struct vd_hdr hdr;
 
 	if (!is_open(c))
 		return (-1);
-	if (req->flags & VD_NO_REPLY)
+	if (req->hdr.flags & VD_NO_REPLY)
 		return (0);
-	vd__wire_error(&hdr, req, err);
-	return (put(c, &hdr, NULL, 0, NULL, 0));
+	vd__wire_error(&hdr, &req->hdr, err);
+	return (result(c, put(c, way_back(c, req), &hdr, NULL, 0, NULL, 0, NULL)));
 }
 
-/* --- calling ------------------------------------------------------------- */
+/* --- calls --------------------------------------------------------------- */
 
-static int64_t
-now_ms(void)
+int64_t
+vd__now_ms(void)
 {
 	struct timespec ts;
 
@@ -564,138 +862,478 @@ now_ms(void)
 	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
 }
 
-/*
- * Wait until the socket has something to read, or room for what is queued,
- * which is sent.  Returns 0, or -1: ETIMEDOUT, or closed.
- */
-static int
-wait_socket(struct vd__conn *c, int64_t deadline)
+/* Into the list by deadline: nearly always at its end. */
+static void
+insert_pending(struct vd__conn *c, struct vd__call *call)
 {
-	struct pollfd pfd = { .fd = c->fd, .events = POLLIN };
-	int64_t left = -1;
+	struct vd__call *at;
+
+	TAILQ_FOREACH_REVERSE(at, &c->pending, calls, link) {
+		if (call->deadline == -1 || (at->deadline != -1 &&
+		    at->deadline <= call->deadline))
+			break;
+	}
+	if (at != NULL)
+		TAILQ_INSERT_AFTER(&c->pending, at, call, link);
+	else
+		TAILQ_INSERT_HEAD(&c->pending, call, link);
+}
+
+/* Give call a slot, and hdr its id: 0, or -1. */
+static int
+take_slot(struct vd__conn *c, struct vd__call *call, struct vd_hdr *hdr)
+{
+	struct slot *s;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->free_slot == MAX_CALLS || c->nlost >= MAX_LOST) {
+		pthread_mutex_unlock(&c->lock);
+		errno = ENOBUFS;
+		return (-1);
+	}
+	s = &c->slots[c->free_slot];
+	c->free_slot = s->next;
+	s->id = (uint16_t)(s->id + MAX_CALLS);
+	s->used = true;
+	s->cmd = hdr->cmd;
+	s->call = call;
+	hdr->id = s->id;
+	call->slot = (uint16_t)(s - c->slots);
+	call->state = PENDING;
+	c->npending++;
+	if (call->data_len >= PLACE_LARGE)
+		atomic_fetch_add_explicit(&c->nlarge, 1, memory_order_relaxed);
+	if (call->done != NULL)
+		insert_pending(c, call);
+	pthread_mutex_unlock(&c->lock);
+	return (0);
+}
+
+int
+vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
+    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
+    int timeout_ms)
+{
+	struct vd_hdr hdr = { .cmd = (uint16_t)cmd,
+	    .flags = VD_TYPE_COMMAND };
+	size_t size;
+	bool told;
 	int rv;
 
-	if (vd__conn_queued(c) > 0)
-		pfd.events |= POLLOUT;
+	assert(call->head <= sizeof(call->head_buf));
+	if (!is_open(c))
+		return (-1);
+	if ((size = message_size(iov, iovcnt)) == 0 || nfds > VD_MAX_FDS) {
+		errno = EMSGSIZE;
+		return (-1);
+	}
+	hdr.size = (uint32_t)size;
+	call->err = 0;
+	call->placed = false;
+	call->waiter = NULL;
+	call->placing = NULL;
+	call->reply.nfds = 0;
+	call->reply.buf = NULL;
+	call->out.queued = false;
+	call->deadline = timeout_ms < 0 ? -1 : vd__now_ms() + timeout_ms;
+	if (take_slot(c, call, &hdr) == -1) {
+		/* Late replies may be there by now. */
+		rv = pump(c, &told);
+		if (told && c->ops->wake != NULL)
+			c->ops->wake(c->arg);
+		if (rv == -1 || take_slot(c, call, &hdr) == -1)
+			return (-1);
+	}
+	if (put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, call) == 0)
+		return (0);
+	if (errno == ENOBUFS) {
+		pthread_mutex_lock(&c->lock);
+		free_slot(c, &c->slots[call->slot]);
+		end_call(c, call, ENOBUFS, false);
+		pthread_mutex_unlock(&c->lock);
+		errno = ENOBUFS;
+		return (-1);
+	}
+	/* It has begun, so its failure is told by its end. */
+	fail_calls(c);
+	return (0);
+}
+
+/*
+ * Take a pending call out, with its memory: with in_lock, so that nothing is
+ * being received into it.  Returns 0 or -1.
+ */
+static int
+withdraw(struct vd__conn *c, struct vd__call *call, int err, bool tell)
+{
+	struct slot *s = &c->slots[call->slot];
+	int rv;
+
+	pthread_mutex_lock(&c->out_lock);
+	rv = vd__stream_unlend(c->ours, call);
+	count_queued(c);
+	pthread_mutex_lock(&c->lock);
+	if (rv == 1)
+		free_slot(c, s);	/* the peer has not heard of it */
+	else {
+		s->call = NULL;
+		c->nlost++;
+	}
+	if (call->placing != NULL)
+		call->placing->place = NULL;
+	call->placing = NULL;
+	end_call(c, call, err, tell);
+	pthread_mutex_unlock(&c->lock);
+	pthread_mutex_unlock(&c->out_lock);
+	return (rv == -1 ? broken(c, ENOMEM) : 0);
+}
+
+bool
+vd__conn_cancel(struct vd__conn *c, struct vd__call *call)
+{
+	bool mine;
+	int rv = 0;
+
+	pthread_mutex_lock(&c->in_lock);
+	pthread_mutex_lock(&c->lock);
+	mine = call->state == PENDING;
+	pthread_mutex_unlock(&c->lock);
+	/* It cannot end meanwhile: that takes in_lock. */
+	if (mine)
+		rv = withdraw(c, call, ECANCELED, false);
+	pthread_mutex_unlock(&c->in_lock);
+	result(c, rv);
+	return (mine);
+}
+
+int
+vd__conn_expire(struct vd__conn *c)
+{
+	struct vd__call *call;
+	int64_t now = vd__now_ms(), left = -1;
+	int rv = 0;
+
+	pthread_mutex_lock(&c->in_lock);
+	for (;;) {
+		pthread_mutex_lock(&c->lock);
+		call = TAILQ_FIRST(&c->pending);
+		left = call == NULL || call->deadline == -1 ? -1 :
+		    call->deadline - now;
+		pthread_mutex_unlock(&c->lock);
+		if (call == NULL || call->deadline == -1 || left > 0)
+			break;
+		rv |= withdraw(c, call, ETIMEDOUT, true);
+	}
+	pthread_mutex_unlock(&c->in_lock);
+	result(c, rv);
+	return (left > INT32_MAX ? INT32_MAX : (int)left);
+}
+
+unsigned int
+vd__conn_finish(struct vd__conn *c)
+{
+	struct vd__call *call;
+	unsigned int n = 0;
+
+	for (;; n++) {
+		if (c->nended == 0)
+			return (n);
+		pthread_mutex_lock(&c->lock);
+		if ((call = TAILQ_FIRST(&c->ended)) != NULL) {
+			TAILQ_REMOVE(&c->ended, call, link);
+			c->nended--;
+		}
+		pthread_mutex_unlock(&c->lock);
+		if (call == NULL)
+			return (n);
+		call->done(call);
+	}
+}
+
+bool
+vd__conn_has_ended(struct vd__conn *c)
+{
+	return (c->nended > 0);
+}
+
+size_t
+vd__conn_pending(struct vd__conn *c)
+{
+	return (c->npending);
+}
+
+/* --- waiting ------------------------------------------------------------- */
+
+/* Serve, or refuse, commands that came while we wait. */
+static void
+serve_commands(struct vd__conn *c)
+{
+	struct vd__msg m;
+	bool got;
+
+	for (;;) {
+		pthread_mutex_lock(&c->lock);
+		got = pop_command(c, &m);
+		pthread_mutex_unlock(&c->lock);
+		if (!got)
+			return;
+		/* A peer that asks and asks, and never reads the answers. */
+		if (vd__conn_queued(c) > 2 * VD_MAX_MSG_SIZE)
+			broken(c, EPROTO);
+		else if (c->ops->serve == NULL)
+			vd__conn_error(c, &m, ENOSYS);
+		else if (atomic_fetch_add_explicit(&c->serving, 1,
+		    memory_order_relaxed) < MAX_SERVING)
+			c->ops->serve(c->arg, &m);
+		else
+			vd__conn_error(c, &m, EDEADLK);
+		if (c->ops->serve != NULL)
+			atomic_fetch_sub_explicit(&c->serving, 1,
+			    memory_order_relaxed);
+		vd__msg_close(&m);
+	}
+}
+
+/* Sleep until the sockets have something, or a kick, or the time is up. */
+static int
+sleep_in_poll(struct vd__conn *c, int64_t deadline)
+{
+	struct pollfd pfd[3];
+	int64_t left = -1;
+	uint64_t n;
+	unsigned int i;
+	int rv;
+
+	pthread_mutex_lock(&c->out_lock);
+	for (i = 0; i < c->nstreams; i++) {
+		pfd[i].fd = c->streams[i].fd;
+		pfd[i].events = POLLIN;
+		if (c->streams[i].queued > 0)
+			pfd[i].events |= POLLOUT;
+	}
+	pthread_mutex_unlock(&c->out_lock);
+	pfd[i] = (struct pollfd){ .fd = c->kick_fd, .events = POLLIN };
 	do {
-		if (deadline != -1 && (left = deadline - now_ms()) < 0)
+		if (deadline != -1 && (left = deadline - vd__now_ms()) < 0)
 			left = 0;
-		rv = poll(&pfd, 1, left > INT32_MAX ? INT32_MAX : (int)left);
+		rv = poll(pfd, c->nstreams + 1,
+		    left > INT32_MAX ? INT32_MAX : (int)left);
 	} while (rv == -1 && errno == EINTR);
 	if (rv == -1)
 		return (broken(c, ENOMEM));
-	if (rv == 0) {
-		errno = ETIMEDOUT;
-		return (-1);
-	}
-	if ((pfd.revents & POLLOUT) && vd__conn_flush(c) == -1)
-		return (-1);
+	if (pfd[i].revents != 0 && read(c->kick_fd, &n, sizeof(n)) == -1)
+		return (0);		/* somebody else's */
 	return (0);
 }
 
-static struct call *
-find_call(struct vd__conn *c, uint16_t id)
+/* Let another thread lead, as we will not: with lock held. */
+static void
+pass_lead(struct vd__conn *c)
 {
-	size_t i;
+	struct vd__waiter *w;
 
-	for (i = 0; i < MAX_CALLS; i++)
-		if (c->calls[i].used && c->calls[i].id == id)
-			return (&c->calls[i]);
-	return (NULL);
-}
-
-/* An id that no unanswered call has. */
-static uint16_t
-new_id(struct vd__conn *c)
-{
-	while (find_call(c, c->next_id) != NULL)
-		c->next_id++;
-	return (c->next_id++);
-}
-
-/*
- * Take one message from the stream, if one is there, and see to it.  Returns
- * 1 if it is the reply to call, which goes to *reply; 2 if it was something
- * else; 0 if there is none; or -1.
- */
-static int
-receive(struct vd__conn *c, struct call *call, struct vd__msg *reply)
-{
-	struct vd__msg m;
-	struct call *its;
-	int rv;
-
-	if ((rv = vd__conn_next(c, &m)) != 1)
-		return (rv);
-	if ((m.hdr.flags & VD_TYPE_MASK) == VD_TYPE_COMMAND) {
-		vd__msg_close(&m);
-		/* A peer that asks and asks, and never reads the answers. */
-		if (vd__conn_queued(c) > 2 * VD_MAX_MSG_SIZE)
-			return (broken(c, EPROTO));
-		return (vd__conn_error(c, &m.hdr, ENOSYS) == -1 ? -1 : 2);
-	}
-	its = find_call(c, m.hdr.id);
-	if ((m.hdr.flags & VD_TYPE_MASK) != VD_TYPE_REPLY || its == NULL ||
-	    its->cmd != m.hdr.cmd) {
-		/* Nobody asked for this. */
-		vd__msg_close(&m);
-		return (broken(c, EPROTO));
-	}
-	its->used = false;
-	if (its != call) {
-		vd__msg_close(&m);
-		return (2);
-	}
-	*reply = m;
-	return (1);
-}
-
-/* See to all that is there; who never stops talking gets no more time. */
-static int
-catch_up(struct vd__conn *c, int64_t deadline)
-{
-	int rv;
-
-	while ((rv = receive(c, NULL, NULL)) == 2) {
-		if (deadline != -1 && now_ms() > deadline) {
-			errno = ETIMEDOUT;
-			return (-1);
+	c->leader = NULL;
+	TAILQ_FOREACH(w, &c->waiters, link) {
+		if (w->call == NULL || w->call->state == PENDING) {
+			pthread_cond_signal(&w->cond);
+			return;
 		}
 	}
-	return (rv);
 }
 
-/* Read and write until no more than max_queued bytes are left to send. */
-static int
-drain(struct vd__conn *c, int64_t deadline)
+/* Those who wait for room may have it now: with lock held. */
+static void
+tell_of_room(struct vd__conn *c)
 {
-	while (vd__conn_full(c)) {
-		if (wait_socket(c, deadline) == -1 ||
-		    catch_up(c, deadline) == -1)
-			return (-1);
+	struct vd__waiter *w;
+
+	TAILQ_FOREACH(w, &c->waiters, link)
+		if (w->call == NULL)
+			pthread_cond_signal(&w->cond);
+}
+
+/* Be the leader for once: sleep, send, read. */
+static int
+lead(struct vd__conn *c, struct vd__waiter *self, int64_t deadline)
+{
+	bool told = false, serving;
+	int rv;
+
+	rv = sleep_in_poll(c, deadline);
+	pthread_mutex_lock(&c->lock);
+	c->polling = false;
+	pthread_mutex_unlock(&c->lock);
+	if (rv == 0 && (rv = vd__conn_flush(c)) != -1) {
+		pthread_mutex_lock(&c->in_lock);
+		rv = read_all(c, &told, deadline);
+		pthread_mutex_unlock(&c->in_lock);
 	}
+	result(c, rv);
+	serving = serves(c) && c->ncommands > 0;
+	pthread_mutex_lock(&c->lock);
+	tell_of_room(c);
+	/* What we serve may take long, and may wait for the peer itself. */
+	if (serving) {
+		TAILQ_REMOVE(&c->waiters, self, link);
+		pass_lead(c);
+		TAILQ_INSERT_TAIL(&c->waiters, self, link);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (serving)
+		serve_commands(c);
+	else if (told && c->ops->wake != NULL)
+		c->ops->wake(c->arg);
+	return (rv == -1 ? -1 : 0);
+}
+
+static void
+init_waiter(struct vd__waiter *w)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&w->cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static void
+sleep_in_line(struct vd__conn *c, struct vd__waiter *w, int64_t deadline)
+{
+	struct timespec ts;
+
+	if (deadline == -1) {
+		pthread_cond_wait(&w->cond, &c->lock);
+		return;
+	}
+	ts.tv_sec = (time_t)(deadline / 1000);
+	ts.tv_nsec = (long)(deadline % 1000) * 1000000L;
+	pthread_cond_timedwait(&w->cond, &c->lock, &ts);
+}
+
+/* Has call ended; or with none, is there room in the queue? */
+static bool
+is_over(struct vd__conn *c, const struct vd__call *call)
+{
+	bool over;
+
+	if (call == NULL)
+		return (!vd__conn_full(c));
+	pthread_mutex_lock(&c->lock);
+	over = call->state == ENDED;
+	pthread_mutex_unlock(&c->lock);
+	return (over);
+}
+
+/* Wait for that: 0; or -1, ETIMEDOUT or the end of the connection. */
+static int
+wait_for(struct vd__conn *c, struct vd__call *call, int64_t deadline)
+{
+	struct vd__waiter w;
+	bool over;
+	int rv = 0, saved;
+
+	init_waiter(&w);
+	w.call = call;
+	pthread_mutex_lock(&c->lock);
+	if (call != NULL)
+		call->waiter = &w;
+	TAILQ_INSERT_TAIL(&c->waiters, &w, link);
+	pthread_mutex_unlock(&c->lock);
+	while (!(over = is_over(c, call)) && rv == 0) {
+		if (!is_open(c)) {
+			rv = -1;
+			break;
+		}
+		if (deadline != -1 && vd__now_ms() >= deadline) {
+			errno = ETIMEDOUT;
+			rv = -1;
+			break;
+		}
+		pthread_mutex_lock(&c->lock);
+		if (call != NULL && call->state == ENDED) {
+			pthread_mutex_unlock(&c->lock);
+			continue;
+		}
+		if (c->leader != NULL && c->leader != &w) {
+			sleep_in_line(c, &w, deadline);
+			pthread_mutex_unlock(&c->lock);
+			continue;
+		}
+		c->leader = &w;
+		c->polling = true;
+		pthread_mutex_unlock(&c->lock);
+		rv = lead(c, &w, deadline);
+	}
+	saved = errno;
+	pthread_mutex_lock(&c->lock);
+	if (call != NULL)
+		call->waiter = NULL;
+	TAILQ_REMOVE(&c->waiters, &w, link);
+	/* The lead may have fallen to us, who have no more use for it. */
+	if (c->leader == NULL || c->leader == &w)
+		pass_lead(c);
+	pthread_mutex_unlock(&c->lock);
+	errno = saved;
+	pthread_cond_destroy(&w.cond);
+	return (over ? 0 : rv);
+}
+
+int
+vd__conn_await(struct vd__conn *c, struct vd__call *call)
+{
+	int err = 0, rv = 0;
+
+	if (wait_for(c, call, call->deadline) == -1)
+		err = errno;
+	if (err != 0) {
+		pthread_mutex_lock(&c->in_lock);
+		pthread_mutex_lock(&c->lock);
+		/* It may have ended since. */
+		if (call->state != PENDING)
+			err = 0;
+		pthread_mutex_unlock(&c->lock);
+		if (err != 0)
+			rv = withdraw(c, call, err, false);
+		pthread_mutex_unlock(&c->in_lock);
+		result(c, rv);
+	}
+	if (call->err == 0)
+		return (0);
+	errno = call->err;
+	return (-1);
+}
+
+int
+vd__conn_call(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
+    int iovcnt, const int *fds, size_t nfds, int timeout_ms,
+    struct vd__msg *reply)
+{
+	struct vd__call call;
+
+	memset(reply, 0, sizeof(*reply));
+	call.data = NULL;
+	call.data_len = call.head = 0;
+	call.done = NULL;
+	while (vd__conn_send(c, &call, cmd, iov, iovcnt, fds, nfds,
+	    timeout_ms) == -1)
+		if (errno != ENOBUFS || !vd__conn_full(c) ||
+		    wait_for(c, NULL, timeout_ms < 0 ? -1 :
+		    vd__now_ms() + timeout_ms) == -1)
+			return (-1);
+	if (vd__conn_await(c, &call) == -1)
+		return (-1);
+	*reply = call.reply;
 	return (0);
 }
 
-static struct call *
-free_call(struct vd__conn *c)
+int
+vd__conn_post(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
+    int iovcnt, const int *fds, size_t nfds, int timeout_ms)
 {
-	size_t i;
-
-	for (i = 0; i < MAX_CALLS; i++)
-		if (!c->calls[i].used)
-			return (&c->calls[i]);
-	return (NULL);
-}
-
-/* Check and send a command; *call is its place in the table unless NULL. */
-static int
-submit(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
-    int iovcnt, const int *fds, size_t nfds, int64_t deadline,
-    struct call **call)
-{
-	struct vd_hdr hdr = { .cmd = (uint16_t)cmd };
-	struct call *place = NULL;
+	int64_t deadline = timeout_ms < 0 ? -1 : vd__now_ms() + timeout_ms;
+	struct vd_hdr hdr = { .cmd = (uint16_t)cmd,
+	    .flags = VD_TYPE_COMMAND | VD_NO_REPLY };
 	size_t size;
 
 	if (!is_open(c))
@@ -704,70 +1342,11 @@ submit(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
 		errno = EMSGSIZE;
 		return (-1);
 	}
-	if (drain(c, deadline) == -1)
-		return (-1);
-	if (call != NULL && (place = free_call(c)) == NULL) {
-		/* Late replies may be there by now. */
-		if (catch_up(c, deadline) == -1)
-			return (-1);
-		if ((place = free_call(c)) == NULL) {
-			errno = ENOBUFS;
-			return (-1);
-		}
-	}
-	hdr.id = new_id(c);
 	hdr.size = (uint32_t)size;
-	hdr.flags = VD_TYPE_COMMAND | (call == NULL ? VD_NO_REPLY : 0);
-	if (put(c, &hdr, iov, iovcnt, fds, nfds) == -1)
+	/* Room first, so that what times out has not been queued. */
+	if (vd__conn_full(c) && wait_for(c, NULL, deadline) == -1)
 		return (-1);
-	if (call != NULL) {
-		*place = (struct call){ .id = hdr.id, .cmd = hdr.cmd,
-		    .used = true };
-		*call = place;
-	}
-	return (0);
-}
-
-int
-vd__conn_call(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
-    int iovcnt, const int *fds, size_t nfds, int timeout_ms,
-    struct vd__msg *reply)
-{
-	int64_t deadline = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
-	struct call *call = NULL;
-	int rv;
-
-	memset(reply, 0, sizeof(*reply));
-	if (submit(c, cmd, iov, iovcnt, fds, nfds, deadline, &call) == -1)
-		return (-1);
-	while ((rv = receive(c, call, reply)) != 1) {
-		/* After a timeout the id stays taken until the reply comes. */
-		if (rv == 0)
-			rv = wait_socket(c, deadline);
-		if (rv == -1)
-			return (-1);
-		/* A peer that never stops talking gets no more time. */
-		if (rv == 2 && deadline != -1 && now_ms() > deadline) {
-			errno = ETIMEDOUT;
-			return (-1);
-		}
-	}
-	if (reply->hdr.flags & VD_ERROR) {
-		vd__msg_close(reply);
-		errno = vd__wire_errno(&reply->hdr);
-		memset(reply, 0, sizeof(*reply));
-		return (-1);
-	}
-	return (0);
-}
-
-int
-vd__conn_post(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
-    int iovcnt, const int *fds, size_t nfds, int timeout_ms)
-{
-	int64_t deadline = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
-
-	if (submit(c, cmd, iov, iovcnt, fds, nfds, deadline, NULL) == -1)
-		return (-1);
-	return (drain(c, deadline));
+	if (put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, NULL) == -1)
+		return (result(c, -1));
+	return (vd__conn_full(c) ? wait_for(c, NULL, deadline) : 0);
 }

@@ -127,7 +127,7 @@ static int
 get_twin_socket(json_t *obj, bool from_server, struct vd__caps *caps,
     char why[VD__WHY_MAX])
 {
-	uint64_t fd_index = UINT64_MAX;
+	uint64_t fd_index = TOP_MSG_FDS;
 	json_t *twin;
 	int err;
 
@@ -138,8 +138,9 @@ get_twin_socket(json_t *obj, bool from_server, struct vd__caps *caps,
 	    (err = get_int(twin, "fd_index", 0, TOP_MSG_FDS - 1, &fd_index,
 	    why)) != 0)
 		return (err);
-	if (from_server && caps->twin_socket)
-		return (invalid(why, "twin_socket was not offered"));
+	if (from_server && caps->twin_socket && fd_index == TOP_MSG_FDS)
+		return (invalid(why, "twin_socket has no fd_index"));
+	caps->twin_index = (unsigned int)fd_index;
 	return (0);
 }
 
@@ -220,8 +221,11 @@ check_major(const struct vd_version *v, char why[VD__WHY_MAX])
  * most first, what equals the default not at all.
  */
 static size_t
-server_json(const struct vd_server_limits *limits, char *buf, size_t room)
+server_json(const struct vd_server_limits *limits, bool *twin, char *buf,
+    size_t room)
 {
+	static const char twin_json[] =
+	    ",\"twin_socket\":{\"supported\":true,\"fd_index\":0}";
 	char maps[40] = "", xfer[48];
 	int n;
 
@@ -230,8 +234,13 @@ server_json(const struct vd_server_limits *limits, char *buf, size_t room)
 		    limits->max_dma_regions);
 	snprintf(xfer, sizeof(xfer), ",\"max_data_xfer_size\":%" PRIu32,
 	    limits->max_data_xfer);
-	n = snprintf(buf, room, "{\"capabilities\":{\"max_msg_fds\":%d%s%s}}",
-	    VD_MAX_MSG_FDS, xfer, maps);
+	n = snprintf(buf, room,
+	    "{\"capabilities\":{\"max_msg_fds\":%d%s%s%s}}",
+	    VD_MAX_MSG_FDS, *twin ? twin_json : "", xfer, maps);
+	if ((size_t)n >= room && *twin) {
+		*twin = false;
+		return (server_json(limits, twin, buf, room));
+	}
 	if ((size_t)n >= room)
 		n = snprintf(buf, room,
 		    "{\"capabilities\":{\"max_msg_fds\":%d%s}}",
@@ -272,15 +281,18 @@ vd__negotiate_server(const struct vd__msg *req,
 	v.minor = v.minor < VD_PROTO_MINOR ? v.minor : VD_PROTO_MINOR;
 	*minor = v.minor;
 	memcpy(buf, &v, sizeof(v));
-	*len = sizeof(v) +
-	    server_json(limits, (char *)buf + sizeof(v), room);
+	/* A twin needs a descriptor to come by. */
+	peer->twin_socket = peer->twin_socket && peer->max_msg_fds > 0 &&
+	    !limits->no_twin;
+	*len = sizeof(v) + server_json(limits, &peer->twin_socket,
+	    (char *)buf + sizeof(v), room);
 	return (0);
 }
 
 /* Check a server's answer. */
 static int
-check_answer(const struct vd__msg *m, struct vd_client_limits *limits,
-    char why[VD__WHY_MAX])
+check_answer(struct vd__msg *m, bool offered,
+    struct vd_client_limits *limits, int *twin, char why[VD__WHY_MAX])
 {
 	struct vd__caps caps;
 	struct vd_version v;
@@ -300,13 +312,28 @@ check_answer(const struct vd__msg *m, struct vd_client_limits *limits,
 		    v.minor);
 		return (EPROTONOSUPPORT);
 	}
-	if (m->nfds > 0) {
-		invalid(why, "VERSION was answered with descriptors");
-		return (EPROTO);
-	}
 	if (json != NULL && (err = vd__negotiate_parse(json, json_len, true,
 	    &caps, why)) != 0)
 		return (err == ENOMEM ? ENOMEM : EPROTO);
+	if (caps.twin_socket && !offered) {
+		invalid(why, "twin_socket was not offered");
+		return (EPROTO);
+	}
+	if (m->nfds != (caps.twin_socket ? 1 : 0) || m->fds_lost ||
+	    (caps.twin_socket && caps.twin_index != 0)) {
+		invalid(why, "VERSION was answered with %zu descriptors%s",
+		    m->nfds, caps.twin_socket ? ", and a twin_socket that is "
+		    "not the only one" : "");
+		return (EPROTO);
+	}
+	if (caps.twin_socket && vd__sock_adopt(m->fds[0], false) == -1) {
+		invalid(why, "twin_socket is not a socket");
+		return (EPROTO);
+	}
+	if (caps.twin_socket) {
+		*twin = m->fds[0];
+		m->fds[0] = -1;
+	}
 	limits->minor = v.minor;
 	limits->max_msg_fds = caps.max_msg_fds < VD_MAX_FDS ?
 	    caps.max_msg_fds : VD_MAX_FDS;
@@ -318,14 +345,14 @@ check_answer(const struct vd__msg *m, struct vd_client_limits *limits,
 }
 
 int
-vd__negotiate_client(struct vd__conn *c, int timeout_ms,
+vd__negotiate_client(struct vd__conn *c, int timeout_ms, bool twin,
     struct vd_client_limits *limits, char why[VD__WHY_MAX])
 {
 	const struct vd_version v = { VD_PROTO_MAJOR, VD_PROTO_MINOR };
 	struct vd__msg reply;
 	uint8_t buf[VD__VERSION_MAX];
 	struct iovec iov = { .iov_base = buf };
-	int err, n;
+	int err, n, twin_fd = -1;
 
 	why[0] = '\0';
 	memset(limits, 0, sizeof(*limits));
@@ -333,15 +360,19 @@ vd__negotiate_client(struct vd__conn *c, int timeout_ms,
 	n = snprintf((char *)buf + sizeof(v), sizeof(buf) - sizeof(v),
 	    "{\"capabilities\":{\"max_msg_fds\":%d,"
 	    "\"max_data_xfer_size\":%zu,\"max_dma_maps\":%d,"
-	    "\"pgsizes\":%d,\"migration\":{\"pgsize\":%d}}}",
+	    "\"pgsizes\":%d,\"migration\":{\"pgsize\":%d}%s}}",
 	    VD_MAX_MSG_FDS, VD_MAX_DATA_XFER, DEF_DMA_MAPS, DEF_PGSIZES,
-	    DEF_PGSIZES);
+	    DEF_PGSIZES, twin ? ",\"twin_socket\":{\"supported\":true}" : "");
 	iov.iov_len = sizeof(v) + (size_t)n + 1;
 	if (vd__conn_call(c, VD_CMD_VERSION, &iov, 1, NULL, 0, timeout_ms,
 	    &reply) == -1)
 		return (-1);
-	err = check_answer(&reply, limits, why);
+	err = check_answer(&reply, twin, limits, &twin_fd, why);
 	vd__msg_close(&reply);
+	if (twin_fd != -1 && vd__conn_set_twin(c, twin_fd, false) == -1) {
+		vd__close(twin_fd);
+		err = ENOMEM;
+	}
 	if (err != 0) {
 		errno = err;
 		return (-1);

@@ -6,6 +6,7 @@
  */
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <syslog.h>
 
@@ -84,7 +85,9 @@ dma_unmap(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 	    (err = vd__dma_unmap(s, &p->unmap, &p->waiting)) != 0)
 		return (err);
 	p->unmap.argsz = sizeof(p->unmap);
-	p->hdr = m->hdr;
+	p->req = *m;
+	p->req.buf = NULL;		/* only what it takes to reply */
+	p->req.nfds = 0;
 	p->active = true;
 	return (PARKED);
 }
@@ -149,7 +152,7 @@ static const struct {
 
 /* Send what a handler has put together. */
 static int
-send_reply(struct vd_server *s, const struct vd_hdr *req,
+send_reply(struct vd_server *s, const struct vd__msg *req,
     const struct vd__reply *r)
 {
 	struct iovec iov[2];
@@ -169,24 +172,30 @@ negotiate(struct vd_server *s, struct vd__msg *m)
 	uint8_t buf[VD__VERSION_MAX];
 	char why[VD__WHY_MAX] = "the first message is not VERSION";
 	struct iovec iov = { .iov_base = buf };
-	int err = EINVAL;
+	int err = EINVAL, twin = -1, rv;
 
 	if (m->hdr.cmd == VD_CMD_VERSION)
 		err = vd__negotiate_server(m, &s->limits, &s->peer,
 		    &s->minor, buf, &iov.iov_len, why);
+	if (err == 0 && s->peer.twin_socket &&
+	    (err = vd__server_twin(s, &twin)) != 0)
+		snprintf(why, sizeof(why), "twin socket: %s", strerror(err));
 	if (err != 0) {
 		vd__log(s, LOG_WARNING, "client refused: %s", why);
-		vd__conn_error(s->conn, &m->hdr, err);
+		vd__conn_error(s->conn, m, err);
 		errno = EPROTONOSUPPORT;
 		return (-1);
 	}
-	if (vd__conn_reply(s->conn, &m->hdr, &iov, 1, NULL, 0) == -1)
+	rv = vd__conn_reply(s->conn, m, &iov, 1, &twin, twin != -1);
+	vd__close(twin);
+	if (rv == -1)
 		return (-1);
 	if (s->until != 0)
 		vd__server_set_timer(s, 0);
 	s->connected = true;
-	vd__log(s, LOG_INFO, "client connected, version %d.%u",
-	    VD_PROTO_MAJOR, s->minor);
+	vd__log(s, LOG_INFO, "client connected, version %d.%u%s",
+	    VD_PROTO_MAJOR, s->minor,
+	    twin != -1 ? ", with a twin socket" : "");
 	if (s->ops->connected != NULL)
 		s->ops->connected(s->arg);
 	return (0);
@@ -212,10 +221,10 @@ command(struct vd_server *s, struct vd__msg *m)
 	if (err == PARKED)
 		return (0);
 	if (err == 0)
-		return (send_reply(s, &m->hdr, &r));
+		return (send_reply(s, m, &r));
 	vd__log(s, LOG_DEBUG, "%s (%u) failed: %s", name, m->hdr.cmd,
 	    strerror(err));
-	return (vd__conn_error(s->conn, &m->hdr, err));
+	return (vd__conn_error(s->conn, m, err));
 }
 
 int

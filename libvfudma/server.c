@@ -21,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -52,15 +51,6 @@ vd__log(struct vd_server *s, int level, const char *fmt, ...)
 	errno = saved;
 }
 
-static int64_t
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
-}
-
 void
 vd__server_set_timer(struct vd_server *s, int ms)
 {
@@ -68,7 +58,7 @@ vd__server_set_timer(struct vd_server *s, int ms)
 
 	s->until = 0;
 	if (ms > 0) {
-		s->until = now_ms() + ms;
+		s->until = vd__now_ms() + ms;
 		ms++;			/* when it fires the time is up */
 		it.it_value.tv_sec = ms / 1000;
 		it.it_value.tv_nsec = ms % 1000 * 1000000L;
@@ -77,6 +67,25 @@ vd__server_set_timer(struct vd_server *s, int ms)
 }
 
 /* --- the client's life --------------------------------------------------- */
+
+void
+vd__server_wake(struct vd_server *s)
+{
+	const uint64_t one = 1;
+
+	if (atomic_exchange(&s->posted, true))
+		return;
+	if (write(s->post_fd, &one, sizeof(one)) == -1)
+		return;			/* full: it is readable anyway */
+}
+
+static void
+wake(void *arg)
+{
+	vd__server_wake(arg);
+}
+
+static const struct vd__conn_ops conn_ops = { .wake = wake };
 
 void
 vd__server_reset(struct vd_server *s, enum vd_reset why)
@@ -106,12 +115,38 @@ take_client(struct vd_server *s, int fd)
 		errno = ENOMEM;
 		return (-1);
 	}
+	vd__conn_set_ops(s->conn, &conn_ops, s);
+	vd__conn_set_forced(s->conn, s->limits.force_queue);
 	s->conn_fd = fd;
 	s->conn_events = EPOLLIN;
 	s->drop = false;
 	s->client++;
 	memset(&s->parked, 0, sizeof(s->parked));
 	return (0);
+}
+
+int
+vd__server_twin(struct vd_server *s, int *fd)
+{
+	int sv[2], err;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == -1)
+		return (errno);
+	/* Ours never blocks; the other end is as the client makes it. */
+	if (vd__sock_adopt(sv[0], false) == -1 || watch(s, sv[0], 0) == -1) {
+		err = errno;
+	} else if (vd__conn_set_twin(s->conn, sv[0], true) == -1) {
+		err = ENOMEM;
+		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, sv[0], NULL);
+	} else {
+		s->twin_fd = sv[0];
+		s->twin_events = 0;
+		*fd = sv[1];
+		return (0);
+	}
+	vd__close(sv[0]);
+	vd__close(sv[1]);
+	return (err);
 }
 
 /* The client is gone, or has to go. */
@@ -122,9 +157,13 @@ drop_client(struct vd_server *s, const char *why)
 		return;
 	vd__log(s, LOG_INFO, "client is gone: %s", why);
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->conn_fd, NULL);
+	if (s->twin_fd != -1)
+		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->twin_fd, NULL);
+	vd__conn_close(s->conn);
+	vd__conn_finish(s->conn);
 	vd__conn_destroy(s->conn);
 	s->conn = NULL;
-	s->conn_fd = -1;
+	s->conn_fd = s->twin_fd = -1;
 	s->drop = false;
 	s->parked.active = false;
 	if (s->until != 0)
@@ -174,7 +213,7 @@ accept_client(struct vd_server *s)
 		return (-1);
 	}
 	if (s->until != 0) {
-		if (now_ms() < s->until)
+		if (vd__now_ms() < s->until)
 			return (0);
 		vd__server_set_timer(s, 0);
 	}
@@ -239,6 +278,20 @@ hear(struct vd_server *s)
 		s->parked.waiting -= waited;
 }
 
+/* Empty post_fd: others have left us something in the connection. */
+static void
+hear_posts(struct vd_server *s)
+{
+	uint64_t n;
+
+	if (!atomic_load(&s->posted))
+		return;
+	/* First the flag: what is posted from here on is told again. */
+	atomic_store(&s->posted, false);
+	if (read(s->post_fd, &n, sizeof(n)) == -1)
+		return;			/* it is about to be written */
+}
+
 /* Has the client hung up?  For when nothing is read from it. */
 static bool
 hung_up(const struct vd_server *s)
@@ -259,10 +312,15 @@ run_parked(struct vd_server *s)
 
 	if (p->waiting == 0) {
 		p->active = false;
-		if (vd__conn_reply(s->conn, &p->hdr, &iov, 1, NULL, 0) == -1)
+		if (vd__conn_reply(s->conn, &p->req, &iov, 1, NULL, 0) == -1)
 			return (lose(s, why_lost(errno)));
 		return (1);
 	}
+	/* What it waits for may itself wait for replies. */
+	if (vd__conn_pending(s->conn) > 0 && vd__conn_pump(s->conn) == -1)
+		return (lose(s, why_lost(errno)));
+	if (vd__conn_finish(s->conn) > 0)
+		return (1);
 	return (hung_up(s) ? lose(s, "connection closed") : 0);
 }
 
@@ -281,8 +339,13 @@ step(struct vd_server *s)
 	int rv;
 
 	hear(s);
+	hear_posts(s);
 	if (s->conn == NULL)
 		return (accept_client(s));
+	if (s->connected && s->until != 0 && vd__now_ms() >= s->until) {
+		vd__server_set_timer(s, 0);
+		vd__conn_expire(s->conn);
+	}
 	if (s->drop)
 		return (lose(s, "dropped by the device"));
 	if (is_memory_gone(s)) {
@@ -301,9 +364,9 @@ step(struct vd_server *s)
 	if ((rv = vd__conn_next(s->conn, &m)) == -1)
 		return (lose(s, why_lost(errno)));
 	if (rv == 0) {
-		if (s->until != 0 && now_ms() >= s->until)
+		if (!s->connected && s->until != 0 && vd__now_ms() >= s->until)
 			return (lose(s, "no VERSION in time"));
-		return (0);
+		return (vd__conn_finish(s->conn) > 0);
 	}
 	rv = vd__server_serve(s, &m);
 	vd__msg_close(&m);
@@ -330,11 +393,33 @@ has_more(const struct vd_server *s)
 {
 	if (s->conn == NULL)
 		return (false);
-	if (s->drop || is_memory_gone(s))
+	if (s->drop || is_memory_gone(s) || vd__conn_has_ended(s->conn))
 		return (true);
 	if (s->parked.active)
 		return (s->parked.waiting == 0);
 	return (!vd__conn_full(s->conn) && vd__conn_ready(s->conn));
+}
+
+/*
+ * Have the poll descriptor tell of replies, and of calls that are overdue.
+ * Who begins a call and finds us inattentive wakes us: either it sees that
+ * we are not, or we see its call, as all is in one order.
+ */
+static void
+attend(struct vd_server *s)
+{
+	bool calls;
+	int ms;
+
+	atomic_store(&s->attentive, false);
+	calls = vd__conn_pending(s->conn) > 0;
+	if (calls && s->connected && s->until == 0 &&
+	    (ms = vd__conn_expire(s->conn)) >= 0)
+		vd__server_set_timer(s, ms > 0 ? ms : 1);
+	rewatch(s, s->twin_fd, &s->twin_events, (calls ? EPOLLIN : 0) |
+	    (s->twin_fd != -1 && vd__conn_queued_on(s->conn, true) > 0 ?
+	    EPOLLOUT : 0));
+	atomic_store(&s->attentive, calls);
 }
 
 /* Make the poll descriptor readable exactly if a run would do something. */
@@ -347,9 +432,11 @@ settle(struct vd_server *s)
 	rewatch(s, s->listen_fd, &s->listen_events,
 	    s->conn == NULL && s->until == 0 ? EPOLLIN : 0);
 	if (s->conn != NULL) {
-		if (vd__conn_queued(s->conn) > 0)
+		attend(s);
+		if (vd__conn_queued_on(s->conn, false) > 0)
 			events |= EPOLLOUT;
-		if (!s->parked.active && !vd__conn_full(s->conn))
+		if (vd__conn_pending(s->conn) > 0 ||
+		    (!s->parked.active && !vd__conn_full(s->conn)))
 			events |= EPOLLIN;
 		rewatch(s, s->conn_fd, &s->conn_events, events);
 	}
@@ -403,6 +490,7 @@ free_server(struct vd_server *s)
 	vd__close(s->listen_fd);
 	vd__close(s->timer_fd);
 	vd__close(s->wake_fd);
+	vd__close(s->post_fd);
 	vd__close(s->epoll_fd);
 	free(s->path);
 	free(s->buf);
@@ -425,15 +513,17 @@ vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
 	s->limits.max_dma_regions = DEF_DMA_REGIONS;
 	s->limits.max_data_xfer = VD_MAX_DATA_XFER;
 	s->limits.max_queued = DEF_QUEUED;
-	s->listen_fd = s->conn_fd = -1;
+	s->listen_fd = s->conn_fd = s->twin_fd = -1;
 	s->version_ms = VERSION_MS;
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->mark.fd = s->wake_fd;
+	s->post_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	s->timer_fd = timerfd_create(CLOCK_MONOTONIC,
 	    TFD_CLOEXEC | TFD_NONBLOCK);
 	if (s->epoll_fd == -1 || s->wake_fd == -1 || s->timer_fd == -1 ||
-	    watch(s, s->wake_fd, EPOLLIN) == -1 ||
+	    s->post_fd == -1 || watch(s, s->wake_fd, EPOLLIN) == -1 ||
+	    watch(s, s->post_fd, EPOLLIN) == -1 ||
 	    watch(s, s->timer_fd, EPOLLIN) == -1 ||
 	    vd__dma_init(s) == -1 || vd__irq_init(s) == -1 ||
 	    vd__pci_init(s) == -1) {

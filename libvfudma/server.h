@@ -60,6 +60,8 @@ struct vd_server_limits {
 	uint32_t max_dma_regions;	/* 65535 */
 	uint32_t max_data_xfer;		/* bytes in one access: 1 MiB */
 	uint32_t max_queued;		/* bytes of unread replies: 4 MiB */
+	bool force_queue;		/* queue each message, for tests */
+	bool no_twin;			/* one socket for both directions */
 };
 
 /*

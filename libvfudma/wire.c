@@ -174,6 +174,19 @@ vd__wire_region_access(const void *p, size_t len, bool is_write,
 }
 
 int
+vd__wire_dma_access(const void *p, size_t len, bool is_write, size_t max_data,
+    struct vd_dma_access *a, const uint8_t **data)
+{
+	if (get(a, sizeof(*a), p, len) != 0 || a->count > max_data ||
+	    (a->count > 0 && a->addr + (a->count - 1) < a->addr))
+		return (EINVAL);
+	*data = after(p, sizeof(*a));
+	if (is_write && len - sizeof(*a) != a->count)
+		return (EINVAL);
+	return (0);
+}
+
+int
 vd__wire_write_multi(const void *p, size_t len, uint64_t *count)
 {
 	struct vd_write_multi m;

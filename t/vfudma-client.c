@@ -395,7 +395,7 @@ test_hello(void)
 		{ "a size that is a string", EPROTO,
 		    HELLO(JSON("\"max_data_xfer_size\":\"8\"")) },
 		{ "pages of 3 bytes", EPROTO, HELLO(JSON("\"pgsizes\":3")) },
-		{ "a twin socket that nobody wanted", EPROTO,
+		{ "a twin that is no socket", EPROTO,
 		    HELLO(JSON("\"twin_socket\":{\"supported\":true,"
 		    "\"fd_index\":0}")), .nfds = 1 },
 		{ "descriptors", EPROTO, .payload = "\0\0\1\0", .len = 4,

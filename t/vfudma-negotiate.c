@@ -8,7 +8,8 @@
 #include "libvfudma/internal.h"
 #include "t/util.h"
 
-static const struct vd_server_limits limits = { 65535, 1u << 20, 4u << 20 };
+static const struct vd_server_limits limits = { .max_dma_regions = 65535,
+    .max_data_xfer = 1u << 20, .max_queued = 4u << 20 };
 
 static int
 parse(const char *json, bool from_server, struct vd__caps *caps, char *why)
@@ -86,8 +87,8 @@ test_values(void)
 	accepted("{\"write_multiple\":false}", true);
 	refused("{\"write_multiple\":1}", false, "write_multiple");
 	accepted("{\"twin_socket\":{\"supported\":true}}", false);
-	refused("{\"twin_socket\":{\"supported\":true,\"fd_index\":0}}", true,
-	    "twin_socket");
+	accepted("{\"twin_socket\":{\"supported\":true,\"fd_index\":0}}", true);
+	refused("{\"twin_socket\":{\"supported\":true}}", true, "fd_index");
 	accepted("{\"twin_socket\":{\"supported\":false}}", true);
 	refused("{\"twin_socket\":true}", false, "twin_socket");
 	refused("{\"twin_socket\":{\"supported\":0}}", false, "supported");
@@ -180,7 +181,8 @@ test_server(void)
 	    "\"write_multiple\":true}}";
 	static const char *small[] = { "{}", "{\"capabilities\":{}}",
 	    "{\"capabilities\":{\"max_msg_fds\":8}}" };
-	struct vd_server_limits few = { 16, 4096, 4u << 20 };
+	struct vd_server_limits few = { .max_dma_regions = 16,
+	    .max_data_xfer = 4096, .max_queued = 4u << 20 };
 	struct vd__caps caps;
 	uint8_t buf[VD__VERSION_MAX];
 	char why[VD__WHY_MAX];
