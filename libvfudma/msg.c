@@ -58,12 +58,11 @@
 
 enum { IDLE, PENDING, ENDED };
 
-/* A message id is the number of a slot and, above it, how often it was used. */
+/* What has a message id, in the place that the id names modulo MAX_CALLS. */
 struct slot {
 	struct vd__call *call;		/* NULL: given up, if used */
 	uint16_t id;
 	uint16_t cmd;
-	uint16_t next;			/* free */
 	bool used;
 };
 
@@ -109,7 +108,7 @@ struct vd__conn {
 	_Atomic(size_t) inbufs;		/* [a] bytes */
 
 	struct slot slots[MAX_CALLS];	/* [c] */
-	uint16_t free_slot;		/* [c] MAX_CALLS: none */
+	uint16_t next_id;		/* [c] */
 	_Atomic(size_t) npending;	/* [ca] */
 	_Atomic(size_t) nlost;		/* [ca] used slots without a call */
 	_Atomic(size_t) nlarge;		/* [ca] calls out for much */
@@ -134,7 +133,6 @@ struct vd__conn *
 vd__conn_create(int fd, size_t max_queued)
 {
 	struct vd__conn *c;
-	unsigned int i;
 
 	if ((c = calloc(1, sizeof(*c))) == NULL)
 		return (NULL);
@@ -152,10 +150,6 @@ vd__conn_create(int fd, size_t max_queued)
 	TAILQ_INIT(&c->ended);
 	TAILQ_INIT(&c->waiters);
 	TAILQ_INIT(&c->commands);
-	for (i = 0; i < MAX_CALLS; i++) {
-		c->slots[i].id = (uint16_t)i;
-		c->slots[i].next = (uint16_t)(i + 1);
-	}
 	c->nstreams = 1;
 	c->ours = &c->streams[0];
 	c->ops = &no_ops;
@@ -246,12 +240,10 @@ end_call(struct vd__conn *c, struct vd__call *call, int err, bool tell)
 }
 
 static void
-free_slot(struct vd__conn *c, struct slot *s)
+free_slot(struct slot *s)
 {
 	s->used = false;
 	s->call = NULL;
-	s->next = c->free_slot;
-	c->free_slot = (uint16_t)(s - c->slots);
 }
 
 /* Close what came and was not claimed. */
@@ -303,7 +295,7 @@ fail_calls(struct vd__conn *c)
 		if ((call = c->slots[i].call) == NULL)
 			continue;
 		told = told || call->done != NULL;
-		free_slot(c, &c->slots[i]);
+		free_slot(&c->slots[i]);
 		end_call(c, call, err, true);
 	}
 	TAILQ_FOREACH(w, &c->waiters, link)
@@ -503,7 +495,7 @@ file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 		return (false);
 	}
 	call = s->call;
-	free_slot(c, s);
+	free_slot(s);
 	if (call == NULL) {
 		c->nlost--;
 		pthread_mutex_unlock(&c->lock);
@@ -886,14 +878,14 @@ take_slot(struct vd__conn *c, struct vd__call *call, struct vd_hdr *hdr)
 	struct slot *s;
 
 	pthread_mutex_lock(&c->lock);
-	if (c->free_slot == MAX_CALLS || c->nlost >= MAX_LOST) {
+	if (c->npending + c->nlost == MAX_CALLS || c->nlost >= MAX_LOST) {
 		pthread_mutex_unlock(&c->lock);
 		errno = ENOBUFS;
 		return (-1);
 	}
-	s = &c->slots[c->free_slot];
-	c->free_slot = s->next;
-	s->id = (uint16_t)(s->id + MAX_CALLS);
+	while ((s = &c->slots[c->next_id % MAX_CALLS])->used)
+		c->next_id++;
+	s->id = c->next_id++;
 	s->used = true;
 	s->cmd = hdr->cmd;
 	s->call = call;
@@ -948,7 +940,7 @@ vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 		return (0);
 	if (errno == ENOBUFS) {
 		pthread_mutex_lock(&c->lock);
-		free_slot(c, &c->slots[call->slot]);
+		free_slot(&c->slots[call->slot]);
 		end_call(c, call, ENOBUFS, false);
 		pthread_mutex_unlock(&c->lock);
 		errno = ENOBUFS;
@@ -974,7 +966,7 @@ withdraw(struct vd__conn *c, struct vd__call *call, int err, bool tell)
 	count_queued(c);
 	pthread_mutex_lock(&c->lock);
 	if (rv == 1)
-		free_slot(c, s);	/* the peer has not heard of it */
+		free_slot(s);	/* the peer has not heard of it */
 	else {
 		s->call = NULL;
 		c->nlost++;
