@@ -211,6 +211,22 @@ load4(struct world *w, mt_addr addr)
 }
 
 static inline void
+write4(struct world *w, mt_addr addr)
+{
+	static const uint8_t buf[4];
+
+	expect(mt_space_write(w->sp, addr, buf, sizeof(buf), MT_ATTRS_NONE) ==
+	    MT_OK, "mt_space_write");
+}
+
+static inline void
+store4(struct world *w, mt_addr addr)
+{
+	expect(mt_space_store(w->sp, addr, 4, MT_LITTLE, addr,
+	    MT_ATTRS_NONE) == MT_OK, "mt_space_store");
+}
+
+static inline void
 find(struct world *w, mt_addr addr)
 {
 	const struct mt_range range = { addr, addr };
@@ -222,6 +238,8 @@ find(struct world *w, mt_addr addr)
 
 LOOP(read4_ram, ram, read4)
 LOOP(load4_ram, ram, load4)
+LOOP(write4_ram, ram, write4)
+LOOP(store4_ram, ram, store4)
 LOOP(read4k_ram, ram, read4k)
 LOOP(copy4k, ram, copy)
 LOOP(read4_io, io, read4)
@@ -237,6 +255,8 @@ function(size_t n)							\
 
 FIGURE(bench_read4_ram, read4_ram)
 FIGURE(bench_load4_ram, load4_ram)
+FIGURE(bench_write4_ram, write4_ram)
+FIGURE(bench_store4_ram, store4_ram)
 FIGURE(bench_read4k_ram, read4k_ram)
 FIGURE(bench_copy4k, copy4k)
 FIGURE(bench_read4_io, read4_io)
@@ -259,19 +279,43 @@ cache_load(void *arg, size_t iters)
 	}
 }
 
+static void
+cache_store(void *arg, size_t iters)
+{
+	const struct mt_cache *c = arg;
+	size_t i;
+
+	for (i = 0; i < iters; i++)
+		expect(mt_cache_store_le32(c, i * 4 & (SLOT - 4),
+		    (uint32_t)i) == MT_OK, "mt_cache_store_le32");
+}
+
 static double
-bench_cache_load4(size_t n)
+measure_cache(void (*fn)(void *, size_t))
 {
 	struct mt_cache cache;
 	double figure;
 
-	(void)n;
-	if (mt_cache_init(&cache, world(DEFAULT_N)->sp, 0, SLOT, MT_DMA_READ,
-	    MT_ATTRS_NONE) == -1)
+	if (mt_cache_init(&cache, world(DEFAULT_N)->sp, 0, SLOT,
+	    MT_DMA_READ | MT_DMA_WRITE, MT_ATTRS_NONE) == -1)
 		err(1, "mt_cache_init");
-	figure = b_measure(cache_load, NULL, &cache);
+	figure = b_measure(fn, NULL, &cache);
 	mt_cache_fini(&cache);
 	return (figure);
+}
+
+static double
+bench_cache_load4(size_t n)
+{
+	(void)n;
+	return (measure_cache(cache_load));
+}
+
+static double
+bench_cache_store4(size_t n)
+{
+	(void)n;
+	return (measure_cache(cache_store));
 }
 
 static enum mt_result
@@ -543,12 +587,15 @@ bench_bytes_per_region(size_t n)
 static const struct bench benches[] = {
 	{ "memtree.read4.ram", "ns", bench_read4_ram, true },
 	{ "memtree.load4.ram", "ns", bench_load4_ram, true },
+	{ "memtree.write4.ram", "ns", bench_write4_ram, true },
+	{ "memtree.store4.ram", "ns", bench_store4_ram, true },
 	{ "memtree.read4k.ram", "ns", bench_read4k_ram, true },
 	{ "memtree.copy4k", "ns", bench_copy4k, false },
 	{ "memtree.read4.io", "ns", bench_read4_io, true },
 	{ "memtree.read4k.io.split", "ns", bench_read4k_io, false },
 	{ "memtree.read4k.io.bulk", "ns", bench_read4k_io_bulk, false },
 	{ "memtree.cache.load4", "ns", bench_cache_load4, false },
+	{ "memtree.cache.store4", "ns", bench_cache_store4, false },
 	{ "memtree.map.ram", "ns", bench_map_ram, true },
 	{ "memtree.map.bounce", "ns", bench_map_bounce, false },
 	{ "memtree.find", "ns", bench_find, true },
