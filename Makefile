@@ -55,6 +55,7 @@ MT_SRCS		= \
 	libmemtree/cache.c \
 	libmemtree/children.c \
 	libmemtree/defer.c \
+	libmemtree/dirty.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
 	libmemtree/dump-dot.c \
@@ -73,6 +74,7 @@ MT_SRCS		= \
 MT_HDRS		= \
 	libmemtree/cache.h \
 	libmemtree/defer.h \
+	libmemtree/dirty.h \
 	libmemtree/dma.h \
 	libmemtree/dump.h \
 	libmemtree/listener.h \

@@ -427,9 +427,10 @@ mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
 		mt__lookup(v, addr, is_write, attrs, &hit);
 		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
 		if (hit.host != NULL) {
-			if (is_write)
+			if (is_write) {
 				copy(hit.host, p, step);
-			else
+				mt__wrote(hit.span->region, hit.off, step);
+			} else
 				copy(p, hit.host, step);
 		} else if (is_device(&hit) && !attrs.memory_only) {
 			step = device_access(rd, &hit, p, len, is_write,
@@ -518,7 +519,7 @@ mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
 {
 	const uint8_t *p = buf;
 	const struct mt_view *v;
-	const struct mt_region *r;
+	struct mt_region *r;
 	struct mt__hit hit;
 	unsigned int res = MT_OK;
 	size_t step;
@@ -529,9 +530,10 @@ mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
 		mt__lookup(v, addr, true, attrs, &hit);
 		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
 		r = hit.span != NULL ? hit.span->region : NULL;
-		if (r != NULL && r->ptr != NULL && !r->write_protected)
+		if (r != NULL && r->ptr != NULL && !r->write_protected) {
 			copy(r->ptr + hit.off, p, step);
-		else
+			mt__wrote(r, hit.off, step);
+		} else
 			res |= MT_DECODE;
 		p += step;
 		len -= step;
@@ -607,6 +609,7 @@ store_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
 	mt__lookup(rd->view, addr, true, attrs, &hit);
 	if (hit.host != NULL && hit.room >= size - 1) {
 		copy(hit.host, &buf, size);
+		mt__wrote(hit.span->region, hit.off, size);
 		return (MT_OK);
 	}
 	if (!in_one(&hit, size, true, attrs))

@@ -8,13 +8,20 @@
 
 /* How much of the window is memory, from its start on, and where. */
 static uint8_t *
-direct(const struct mt_cache *c, bool is_write, size_t *len)
+direct(struct mt_cache *c, bool is_write, size_t *len)
 {
 	struct mt__hit hit;
 
 	mt__lookup(c->view, c->addr, is_write, c->attrs, &hit);
 	*len = hit.host == NULL ? 0 : mt__direct_len(c->view, &hit, c->addr,
 	    c->len, is_write, c->attrs);
+	if (*len != 0 && is_write) {
+		/* An atomic byte is as large as one that is not. */
+		_Static_assert(sizeof(hit.span->region->logging) == 1, "byte");
+		c->wregion = hit.span->region;
+		c->logging = (const unsigned char *)
+		    (uintptr_t)&c->wregion->logging;
+	}
 	return (hit.host);
 }
 
@@ -44,6 +51,13 @@ mt_cache_init(struct mt_cache *c, struct mt_space *sp, mt_addr addr,
 		c->whost = direct(c, true, &c->wlen);
 	atomic_fetch_add_explicit(&sp->ncaches, 1, memory_order_relaxed);
 	return (0);
+}
+
+void
+mt__cache_wrote(const struct mt_cache *c, size_t off, size_t len)
+{
+	mt__dirty_mark(c->wregion, (mt_addr)(c->whost - c->wregion->ptr) + off,
+	    len);
 }
 
 void

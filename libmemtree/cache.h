@@ -26,6 +26,8 @@ struct mt_cache {
 	uint8_t *whost;			/* of wlen bytes writable in place */
 	size_t rlen;
 	size_t wlen;
+	const unsigned char *logging;	/* not 0: whost's writes are marked */
+	struct mt_region *wregion;	/* that whost is in */
 	struct mt_view *view;		/* NULL: no window */
 	struct mt_view *const *current;	/* where the space has its view */
 	struct mt_space *sp;
@@ -104,6 +106,9 @@ mt_cache_stale(const struct mt_cache *c)
 #define MT__SWAP32(val)		__builtin_bswap32(val)
 #define MT__SWAP64(val)		__builtin_bswap64(val)
 
+/* Private: what was stored at off, in memory, is to be marked as written. */
+void	mt__cache_wrote(const struct mt_cache *c, size_t off, size_t len);
+
 /*
  * The same for one value in memory, inlined.  Aligned ones are single atomic
  * accesses: others write guest memory meanwhile.
@@ -149,6 +154,11 @@ mt_cache_store_##name##bits(const struct mt_cache *c, size_t off,	\
 		    __ATOMIC_RELAXED);					\
 	else								\
 		memcpy(p, &v, sizeof(v));				\
+	/* After the data: see mt_region_set_log(). */			\
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);			\
+	if (__builtin_expect(__atomic_load_n(c->logging,		\
+	    __ATOMIC_RELAXED) != 0, 0))					\
+		mt__cache_wrote(c, off, sizeof(v));			\
 	return (MT_OK);							\
 }
 

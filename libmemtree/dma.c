@@ -157,6 +157,15 @@ mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
 	return (0);
 }
 
+/* The device has written a part of a mapping that is lent in place. */
+static void
+wrote(const struct mt_mapping *map, size_t off, size_t len)
+{
+	struct mt_region *r = map->region;
+
+	mt__wrote(r, (mt_addr)((uint8_t *)map->ptr - r->ptr) + off, len);
+}
+
 int
 mt_dma_unmap(struct mt_mapping *map, size_t used)
 {
@@ -192,8 +201,27 @@ mt_dma_unmap(struct mt_mapping *map, size_t used)
 		}
 		return (0);
 	}
+	if (used != 0)
+		wrote(map, 0, used);
 	map->ptr = NULL;
 	map->len = 0;
 	mt_region_put(map->region);
+	return (0);
+}
+
+int
+mt_dma_set_dirty(const struct mt_mapping *map, size_t off, size_t len)
+{
+	if (map->magic != mark(map) || (map->dir & MT_DMA_WRITE) == 0) {
+		errno = EINVAL;
+		return (-1);
+	}
+	if (off > map->len || len > map->len - off) {
+		errno = ERANGE;
+		return (-1);
+	}
+	/* A bounce buffer is not the memory yet: its write-back marks. */
+	if (len != 0 && !map->bounced)
+		wrote(map, off, len);
 	return (0);
 }

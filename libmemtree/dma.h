@@ -57,7 +57,8 @@ int	mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len,
 /*
  * Give a mapping back.  used is how many bytes from the start the device has
  * written; only those are written back from a bounce buffer.  map->result
- * then tells what the write-back met.
+ * then tells what the write-back met.  Of memory lent in place just these
+ * bytes are marked as written (see mt_region_set_log()).
  *
  * Units:   used is bytes, at most map->len; ignored without MT_DMA_WRITE.
  * Context: any thread; may call region callbacks (of a bounce buffer's
@@ -69,6 +70,19 @@ int	mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len,
  * Since:   0.1
  */
 int	mt_dma_unmap(struct mt_mapping *map, size_t used);
+
+/*
+ * Mark a part of a live mapping as written already (see mt_region_set_log()),
+ * for one that is kept so long that its unmap would be too late.
+ *
+ * Units:   off is bytes from map->ptr, len bytes.
+ * Context: any thread that may unmap it; never blocks.
+ * Returns: 0, or -1 with errno set.
+ * Errors:  EINVAL (map is not a live mapping, or not to be written), ERANGE
+ *          (past map->len).
+ * Since:   0.1
+ */
+int	mt_dma_set_dirty(const struct mt_mapping *map, size_t off, size_t len);
 
 /*
  * Set how many bytes of bounce buffers a space may lend at once.  Lowering it

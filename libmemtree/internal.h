@@ -148,6 +148,7 @@ struct mt_topology {
 	_Atomic(uintptr_t) owner;	/* [a] thread that holds lock, or 0 */
 	unsigned int depth;		/* [t] nested transactions */
 	bool notifying;			/* [t] listeners are being called */
+	bool relogged;			/* [t] some region's log was changed */
 	uint64_t seq;			/* [t] last place in a sibling order */
 	uint64_t visit;			/* [t] stamp of the last walk */
 	uint64_t builds;		/* [t] number of the last build */
@@ -181,6 +182,19 @@ int	mt__topology_log(struct mt_topology *t, struct mt_region *r);
 /* The offsets [first, last] of r may look different: tell every root. */
 void	mt__touch(struct mt_region *r, mt_addr first, mt_addr last);
 void	mt__root_touch(struct mt__root *root, mt_addr first, mt_addr last);
+/*
+ * Call fn for the spans of root's view that have been touched, each once and
+ * ascending, until it returns true: whether it did.  At the end of a commit.
+ */
+bool	mt__root_touched(struct mt__root *root,
+	    bool (*fn)(void *arg, const struct mt__span *span), void *arg);
+/*
+ * The same for what the views show of [first, last] of r now, in all roots.
+ * Under [t], when nothing has been changed in this transaction.
+ */
+void	mt__shown(struct mt_region *r, mt_addr first, mt_addr last,
+	    bool (*fn)(void *arg, struct mt__root *root,
+	    const struct mt__span *span), void *arg);
 
 /* --- region.c ------------------------------------------------------------ */
 
@@ -192,6 +206,7 @@ struct mt__state {
 	mt_addr alias_off;
 	uint64_t seq;			/* among equals, the highest wins */
 	int prio;
+	uint8_t log;			/* clients, 1 << n: see dirty.c */
 	bool enabled;
 	bool readonly;
 	bool nonvolatile;
@@ -205,6 +220,8 @@ struct mt_region {
 	struct mt_topology *topology;	/* [I] */
 	_Atomic(size_t) refs;		/* [a] */
 	enum mt_kind kind;		/* [I] */
+	_Atomic(uint8_t) logging;	/* [a] clients whose bits are set */
+	uint8_t log_told;		/* [t] state.log as listeners know it */
 	char *name;			/* [I] */
 	const struct mt_io_ops *ops;	/* [I] NULL unless I/O or ROM device */
 	void *arg;			/* [I] */
@@ -217,6 +234,7 @@ struct mt_region {
 	int fd;				/* [I] -1: none */
 	off_t fd_off;			/* [I] */
 	bool write_protected;		/* [I] ptr must not be written */
+	struct mt__log *log;		/* once set; before logging is not 0 */
 	/* the tree */
 	struct mt__state state;		/* [t] */
 	struct mt__children children;	/* [t] by address */
@@ -232,6 +250,8 @@ struct mt_region {
 
 /* Put r into a state: what changes and rollbacks share.  Does not log. */
 void	mt__region_apply(struct mt_region *r, const struct mt__state *state);
+/* Ends the innermost transaction, as a change does. */
+int	mt__region_set_log(struct mt_region *r, uint8_t log);
 /* A reference to r, or NULL if it has none left.  Under [t]. */
 struct mt_region *mt__region_get_alive(struct mt_region *r);
 /* Is this plain memory? */
@@ -262,6 +282,29 @@ int	mt__children_push(const struct mt_region *parent, mt_addr first,
 
 int	mt__ram_init(struct mt_region *r, const struct mt_backing *backing);
 void	mt__ram_fini(struct mt_region *r);
+
+/* --- dirty.c ------------------------------------------------------------- */
+
+void	mt__dirty_mark(struct mt_region *r, mt_addr off, size_t len);
+
+/*
+ * [off, off + len) of a region's memory has been written.  The look at logging
+ * comes after the data: for the compiler by the fence, for the processor by
+ * what mt_region_set_log() does (see dirty.c).
+ */
+static inline void
+mt__wrote(struct mt_region *r, mt_addr off, size_t len)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	if (__builtin_expect(atomic_load_explicit(&r->logging,
+	    memory_order_relaxed) != 0, 0))
+		mt__dirty_mark(r, off, len);
+}
+
+/* The log in r's state was changed, or is known to listeners now: [t]. */
+void	mt__dirty_update(struct mt_region *r);
+void	mt__dirty_commit(struct mt_region *r);
+void	mt__dirty_fini(struct mt_region *r);
 
 /* --- view.c -------------------------------------------------------------- */
 
@@ -522,8 +565,8 @@ bool	mt__bounce_idle(struct mt_space *sp);
 
 /* --- listener.c ---------------------------------------------------------- */
 
-/* Tell the listeners of sp what has gone and what has come. */
-void	mt__listener_notify(struct mt_space *sp, const struct mt__build *b);
+/* Tell the listeners of sp what a commit has changed in its root. */
+void	mt__listener_notify(struct mt_space *sp, struct mt__root *root);
 
 /* --- dump.c -------------------------------------------------------------- */
 

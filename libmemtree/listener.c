@@ -9,6 +9,8 @@
 struct notice {
 	struct mt_space *sp;
 	struct mt_listener *only;	/* NULL: all of them */
+	uint64_t build;			/* that is told of */
+	bool begun;
 };
 
 static struct mt_listener *
@@ -17,6 +19,25 @@ last_of(struct mt_listener *l)
 	while (l != NULL && l->next != NULL)
 		l = l->next;
 	return (l);
+}
+
+/* The clients for whom sec's writes are logged were, and are. */
+static void
+tell_log(struct notice *n, const struct mt_section *sec, unsigned int was,
+    unsigned int now)
+{
+	struct mt_listener *l;
+
+	if ((now & ~was) != 0)
+		for (l = n->only != NULL ? n->only : n->sp->listeners;
+		    l != NULL; l = n->only != NULL ? NULL : l->next)
+			if (l->log_start != NULL)
+				l->log_start(l->arg, n->sp, sec, was, now);
+	if ((was & ~now) != 0)
+		for (l = n->only != NULL ? n->only : last_of(n->sp->listeners);
+		    l != NULL; l = n->only != NULL ? NULL : l->prev)
+			if (l->log_stop != NULL)
+				l->log_stop(l->arg, n->sp, sec, was, now);
 }
 
 static void
@@ -29,6 +50,9 @@ tell_add(void *arg, const struct mt_section *sec)
 	    l = n->only != NULL ? NULL : l->next)
 		if (l->add != NULL)
 			l->add(l->arg, n->sp, sec);
+	/* Who comes inside a transaction hears of its changes at the end. */
+	tell_log(n, sec, 0, n->only != NULL ? sec->region->log_told :
+	    sec->region->state.log);
 }
 
 static void
@@ -37,25 +61,55 @@ tell_del(void *arg, const struct mt_section *sec)
 	struct notice *n = arg;
 	struct mt_listener *l;
 
+	tell_log(n, sec, sec->region->log_told, 0);
 	for (l = n->only != NULL ? n->only : last_of(n->sp->listeners);
 	    l != NULL; l = n->only != NULL ? NULL : l->prev)
 		if (l->del != NULL)
 			l->del(l->arg, n->sp, sec);
 }
 
-void
-mt__listener_notify(struct mt_space *sp, const struct mt__build *b)
+static void
+tell_begin(struct notice *n)
 {
-	struct notice n = { .sp = sp };
+	struct mt_listener *l;
+
+	n->begun = true;
+	for (l = n->sp->listeners; l != NULL; l = l->next)
+		if (l->begin != NULL)
+			l->begin(l->arg, n->sp);
+}
+
+/* The log of a section that stayed, if it was changed. */
+static bool
+tell_relog(void *arg, const struct mt__span *span)
+{
+	const struct mt_region *r = span->region;
+	struct notice *n = arg;
+	struct mt_section sec;
+
+	if (span->build == n->build || r->log_told == r->state.log)
+		return (false);
+	if (!n->begun)
+		tell_begin(n);
+	mt__section_of(span, &sec);
+	tell_log(n, &sec, r->log_told, r->state.log);
+	return (false);
+}
+
+/* Of the changes of a commit that root has, if any. */
+void
+mt__listener_notify(struct mt_space *sp, struct mt__root *root)
+{
+	const struct mt__build *b = &root->build;
+	struct notice n = { .sp = sp, .build = b->number };
 	const struct mt__span *span;
 	struct mt_section sec;
 	struct mt_listener *l;
 
 	if (sp->listeners == NULL)
 		return;
-	for (l = sp->listeners; l != NULL; l = l->next)
-		if (l->begin != NULL)
-			l->begin(l->arg, sp);
+	if (root->next_view != NULL)
+		tell_begin(&n);
 	TAILQ_FOREACH(span, &b->dels, link) {
 		mt__section_of(span, &sec);
 		tell_del(&n, &sec);
@@ -64,7 +118,9 @@ mt__listener_notify(struct mt_space *sp, const struct mt__build *b)
 		mt__section_of(span, &sec);
 		tell_add(&n, &sec);
 	}
-	for (l = sp->listeners; l != NULL; l = l->next)
+	if (sp->topology->relogged)
+		(void)mt__root_touched(root, tell_relog, &n);
+	for (l = n.begun ? sp->listeners : NULL; l != NULL; l = l->next)
 		if (l->commit != NULL)
 			l->commit(l->arg, sp);
 }

@@ -20,6 +20,20 @@ struct mt_space;
  * Listeners with lower prio hear begin, add and commit first and del last;
  * equals in the order they were registered, for del in the reverse.
  *
+ * log_start and log_stop tell that the clients for whom the writes to a
+ * section's memory are logged (see mt_region_set_log()) were those in was,
+ * and are those in now, 1 << client: log_start if there are new ones,
+ * log_stop if some are gone, maybe both.  They come behind the adds, for a
+ * section that came logged right behind its own add, and for one that goes
+ * right before its del, so that was is what this listener was told last, or 0.
+ * log_start goes by prio as add does, log_stop as del.
+ *
+ * log_sync asks for what is known elsewhere (by a hypervisor, a peer) of
+ * writes to a part of a section: mt_region_set_dirty() is to be called for
+ * them.  log_clear tells that a client takes what was marked there, and reads
+ * the memory next: who marks a page once from now on has to begin anew, for
+ * the pages that it had told of.  Both come outside of begin and commit.
+ *
  * Context: the committing thread, under the topology's writer lock, when all
  *          spaces have their new views.  Reading, mapping and finding are
  *          allowed; changing the tree is refused with EDEADLK.  sec is lent
@@ -34,6 +48,14 @@ struct mt_listener {
 	void (*add)(void *arg, struct mt_space *sp,
 	    const struct mt_section *sec);
 	void (*del)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec);
+	void (*log_start)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec, unsigned int was, unsigned int now);
+	void (*log_stop)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec, unsigned int was, unsigned int now);
+	void (*log_sync)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec);
+	void (*log_clear)(void *arg, struct mt_space *sp,
 	    const struct mt_section *sec);
 	/* private */
 	struct mt_space *sp;

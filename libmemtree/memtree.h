@@ -17,6 +17,7 @@
 #include <libmemtree/cache.h>
 #include <libmemtree/defer.h>
 #include <libmemtree/listener.h>
+#include <libmemtree/dirty.h>
 #include <libmemtree/dump.h>
 
 #endif

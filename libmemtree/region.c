@@ -207,6 +207,7 @@ release(struct mt__retired *retired)
 	}
 	mt_region_put(r->target);
 	mt__ram_fini(r);
+	mt__dirty_fini(r);
 	if (r->owner_put != NULL)
 		r->owner_put(r->owner);
 	free(r->name);
@@ -288,6 +289,7 @@ mt__region_apply(struct mt_region *r, const struct mt__state *state)
 	if (reindex && old != NULL)
 		mt__children_remove(old, r);
 	r->state = *state;
+	mt__dirty_update(r);
 	if (reindex && state->parent != NULL)
 		mt__children_insert(state->parent, r);
 	if (old != NULL && state->parent == NULL)
@@ -440,6 +442,15 @@ SETTER(readonly, bool, readonly, r->kind != MT_ROM || value)
 SETTER(nonvolatile, bool, nonvolatile, true)
 SETTER(rom_mode, bool, rom_mode, r->kind == MT_ROM_DEVICE)
 SETTER(alias_offset, mt_addr, alias_off, r->kind == MT_ALIAS)
+
+int
+mt__region_set_log(struct mt_region *r, uint8_t log)
+{
+	struct mt__state state = r->state;
+
+	state.log = log;
+	return (change(r, &state));
+}
 
 /* --- looking ------------------------------------------------------------- */
 

@@ -243,6 +243,35 @@ tidy(struct mt__dirty *d)
 		d->n = n + 1;
 }
 
+bool
+mt__root_touched(struct mt__root *root,
+    bool (*fn)(void *, const struct mt__span *), void *arg)
+{
+	static const struct mt_range all = { 0, MT_LAST_MAX };
+	const struct mt__dirty *d = &root->dirty;
+	const struct mt_range *range = d->whole ? &all : d->ranges;
+	size_t n = d->whole ? 1 : d->n;
+	const struct mt__span *span;
+	mt_addr addr = 0;
+
+	/* The ranges are in order; a span may reach into several. */
+	for (; n > 0; n--, range++) {
+		if (addr < range->first)
+			addr = range->first;
+		while (addr <= range->last) {
+			span = mt__view_search(root->view, addr);
+			if (span == NULL || span->range.first > range->last)
+				break;
+			if (fn(arg, span))
+				return (true);
+			if (span->range.last == MT_LAST_MAX)
+				return (false);
+			addr = span->range.last + 1;
+		}
+	}
+	return (false);
+}
+
 /* Nothing of a root is left to be looked at. */
 static void
 clean(struct mt__root *root)
@@ -334,9 +363,9 @@ publish(struct mt_topology *t)
 	}
 	t->notifying = true;
 	LIST_FOREACH(root, &t->dirty_roots, entry)
-		if (root->next_view != NULL)
+		if (root->next_view != NULL || t->relogged)
 			TAILQ_FOREACH(sp, &root->spaces, entry)
-				mt__listener_notify(sp, &root->build);
+				mt__listener_notify(sp, root);
 	t->notifying = false;
 	for (root = LIST_FIRST(&t->dirty_roots); root != NULL; root = next) {
 		next = LIST_NEXT(root, entry);
@@ -368,9 +397,41 @@ forget(struct mt_topology *t)
 	}
 }
 
+struct shown {
+	const struct mt_region *region;
+	struct mt__root *root;
+	bool (*fn)(void *, struct mt__root *, const struct mt__span *);
+	void *arg;
+};
+
+static bool
+show(void *arg, const struct mt__span *span)
+{
+	struct shown *s = arg;
+
+	return (span->region == s->region && s->fn(s->arg, s->root, span));
+}
+
+void
+mt__shown(struct mt_region *r, mt_addr first, mt_addr last,
+    bool (*fn)(void *, struct mt__root *, const struct mt__span *), void *arg)
+{
+	struct mt_topology *t = r->topology;
+	struct shown s = { .region = r, .fn = fn, .arg = arg };
+
+	mt__touch(r, first, last);
+	LIST_FOREACH(s.root, &t->dirty_roots, entry) {
+		tidy(&s.root->dirty);
+		if (mt__root_touched(s.root, show, &s))
+			break;
+	}
+	forget(t);
+}
+
 int
 mt_topology_commit(struct mt_topology *t)
 {
+	struct mt__undo *u;
 	int error = 0;
 
 	if (!mt__topology_is_mine(t) || t->notifying) {
@@ -387,6 +448,10 @@ mt_topology_commit(struct mt_topology *t)
 		else
 			publish(t);
 	}
+	if (t->relogged && error == 0)
+		SLIST_FOREACH(u, &t->undo, entry)
+			mt__dirty_commit(u->region);
+	t->relogged = false;
 	drop_undo(t, error != 0);
 	if (error != 0)
 		forget(t);

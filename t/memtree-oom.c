@@ -518,6 +518,91 @@ do_dump_view(struct world *w)
 	return (mt_dump_view(w->fp, w->sp));
 }
 
+static int
+do_log(struct world *w)
+{
+	return (mt_region_set_log(w->ram, 1, true));
+}
+
+static void
+before_unlog(struct world *w)
+{
+	must(mt_region_set_log(w->ram, 1, true) == 0);
+	must(mt_region_test_and_clear_dirty(w->ram, 1, 0, 0x1000) == 1);
+}
+
+static int
+do_unlog(struct world *w)
+{
+	return (mt_region_set_log(w->ram, 1, false));
+}
+
+static void
+before_log_inner(struct world *w)
+{
+	before_unlog(w);
+	must(mt_topology_begin(w->t) == 0);
+	must(mt_region_move(w->box, 0x2800) == 0);
+}
+
+static int
+do_log_inner(struct world *w)
+{
+	return (mt_region_set_log(w->ram, 2, true));
+}
+
+/* Whose commit may fail: then the logs are as they were. */
+static void
+before_log_commit(struct world *w)
+{
+	must(mt_topology_begin(w->t) == 0);
+	must(mt_region_move(w->box, 0x2800) == 0);
+	must(mt_region_set_log(w->ram, 1, true) == 0);
+	must(mt_region_set_log(w->orphan, 2, true) == 0);
+}
+
+static int
+do_log_commit(struct world *w)
+{
+	int ret = mt_topology_commit(w->t);
+
+	if (ret == -1 && errno == EPERM) {
+		/* The second try: all changes were taken back. */
+		must(mt_region_log(w->orphan) == 0);
+		before_log_commit(w);
+		ret = mt_topology_commit(w->t);
+	}
+	must(ret == -1 || mt_region_log(w->orphan) == 1 << 2);
+	return (ret);
+}
+
+static int
+do_snapshot(struct world *w)
+{
+	struct mt_dirty_snapshot *s;
+
+	must(mt_region_set_dirty(w->ram, 0, 1) == 0);
+	s = mt_dirty_snapshot_create(w->ram, 1, 0, 0x1000);
+	if (s == NULL) {
+		must(mt_region_get_dirty(w->ram, 1, 0, 1) == 1);
+		return (-1);
+	}
+	must(mt_dirty_snapshot_get(s, 0, 1));
+	mt_dirty_snapshot_destroy(s);
+	return (0);
+}
+
+static int
+do_dirty(struct world *w)
+{
+	if (mt_region_set_dirty(w->ram, 0, 1) == -1 ||
+	    mt_region_get_dirty(w->ram, 1, 0, 1) != 1 ||
+	    mt_region_sync_dirty(w->ram, 0, 1) == -1)
+		return (-1);
+	return (mt_region_test_and_clear_dirty(w->ram, 1, 0, 1) == 1 ? 0 :
+	    -1);
+}
+
 /* All that a call can do without, in the order of the headers. */
 static const struct call {
 	const char *name;
@@ -526,9 +611,11 @@ static const struct call {
 	void (*before)(struct world *);
 	void (*after)(struct world *);
 	bool same;		/* it changes nothing that is looked at */
+	bool rollback;		/* failing, it undoes what before did, too */
 } calls[] = {
 	{ "mt_topology_begin and _commit", do_empty, false, .same = true },
-	{ "mt_topology_commit", do_commit, true, .before = before_commit },
+	{ "mt_topology_commit", do_commit, true, .before = before_commit,
+	    .rollback = true },
 	{ "mt_topology_sync", do_sync, false, .same = true },
 	{ "mt_region_create_container", do_container, true, .same = true },
 	{ "mt_region_create_reserved", do_reserved, true, .same = true },
@@ -565,6 +652,17 @@ static const struct call {
 	{ "mt_listener_register", do_listen, false, .same = true },
 	{ "mt_listener_unregister", do_unlisten, false,
 	    .before = before_unlisten, .same = true },
+	{ "mt_region_set_log (on)", do_log, .may_fail = true },
+	{ "mt_region_set_log (off)", do_unlog, true,
+	    .before = before_unlog, .same = true },
+	{ "mt_region_set_log in a transaction", do_log_inner, true,
+	    .before = before_log_inner, .after = after_inner },
+	{ "mt_topology_commit of logs", do_log_commit, true,
+	    .before = before_log_commit, .rollback = true },
+	{ "mt_region_set_dirty, _get, _sync and _test_and_clear", do_dirty,
+	    false, .before = before_unlog, .same = true },
+	{ "mt_dirty_snapshot_create", do_snapshot, true,
+	    .before = before_unlog, .same = true },
 	{ "mt_dump_tree", do_dump_tree, true, .same = true },
 	{ "mt_dump_view", do_dump_view, false, .same = true },
 };
@@ -652,6 +750,7 @@ picture(struct world *w)
 	must(mt_dump_tree(fp, w->box) == 0);
 	fprintf(fp, "%s\n%s\n%s\n", t_space_text(w->sp),
 	    t_space_text(w->sp2), w->l.text);
+	fprintf(fp, "%x\n", mt_region_log(w->ram));
 	fprintf(fp, "%p %p %p", (void *)mt_region_parent(w->orphan),
 	    (void *)mt_region_parent(w->rom), (void *)mt_region_parent(w->io));
 	fclose(fp);
@@ -700,8 +799,7 @@ try_call(const struct call *call, long nth, const char **error)
 			*error = "fails, but should not";
 		else if (errno_was != ENOMEM)
 			*error = "fails with another errno than ENOMEM";
-		else if (strcmp(after, call->fn == do_commit ? base :
-		    before) != 0)
+		else if (strcmp(after, call->rollback ? base : before) != 0)
 			*error = "fails and changes something";
 		if (*error != NULL && strcmp(after, before) != 0)
 			diag("before:\n%s\nafter:\n%s", before, after);
