@@ -821,6 +821,184 @@ test_sync(void)
 	end(&w);
 }
 
+/* What a listener has been told of each section, which must fit. */
+struct mirror {
+	struct mt_listener l;
+	struct mirrored {
+		struct mt_section sec;
+		unsigned int was, now;
+	} secs[256];
+	size_t n;
+	unsigned int bad;
+};
+
+static struct mirrored *
+mirrored(struct mirror *m, const struct mt_section *sec)
+{
+	size_t i;
+
+	for (i = 0; i < m->n; i++)
+		if (m->secs[i].sec.range.first == sec->range.first &&
+		    m->secs[i].sec.region == sec->region)
+			return (&m->secs[i]);
+	m->bad++;
+	return (NULL);
+}
+
+static void
+mirror_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct mirror *m = arg;
+
+	(void)sp;
+	must(m->n < T_COUNT(m->secs));
+	m->secs[m->n++] = (struct mirrored){ .sec = *sec };
+}
+
+static void
+mirror_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct mirrored *s = mirrored(arg, sec);
+	struct mirror *m = arg;
+
+	(void)sp;
+	if (s == NULL)
+		return;
+	m->bad += s->now != 0;
+	*s = m->secs[--m->n];
+}
+
+static void
+mirror_start(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    unsigned int was, unsigned int now)
+{
+	struct mirrored *s = mirrored(arg, sec);
+	struct mirror *m = arg;
+
+	(void)sp;
+	if (s == NULL)
+		return;
+	m->bad += was != s->now || (now & ~was) == 0;
+	s->was = was;
+	s->now = now;
+}
+
+static void
+mirror_stop(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    unsigned int was, unsigned int now)
+{
+	struct mirrored *s = mirrored(arg, sec);
+	struct mirror *m = arg;
+
+	(void)sp;
+	if (s == NULL)
+		return;
+	/* The other half of a change whose log_start came before? */
+	if ((now & ~was) != 0)
+		m->bad += s->was != was || s->now != now;
+	else
+		m->bad += s->now != was;
+	m->bad += (was & ~now) == 0;
+	s->was = was;
+	s->now = now;
+}
+
+/* Does the mirror show the space, as it is logged? */
+static bool
+mirrors(const struct mirror *m, struct mt_space *sp)
+{
+	struct mt_view *v = mt_space_view(sp);
+	bool good = m->n == mt_view_count(v);
+	size_t i;
+
+	mt_view_put(v);
+	for (i = 0; i < m->n; i++)
+		good = good && m->secs[i].now ==
+		    mt_region_log(m->secs[i].sec.region);
+	return (good);
+}
+
+/* Logs and the tree change at random, in transactions or not. */
+static void
+test_mirror(void)
+{
+	uint64_t seed = t_env("T_SEED", (uint64_t)time(NULL));
+	struct mt_region *rs[6], *aliases[6], *r;
+	struct mirror *m = calloc(1, sizeof(*m));
+	unsigned int i, k, bad = 0, told = 0;
+	struct mt_topology *t = t_topology();
+	struct mt_region *root, *box;
+	struct mt_space *sp;
+	size_t left = 0;
+
+	must(m != NULL);
+	diag("T_SEED=%" PRIu64, seed);
+	root = t_container(t, "root", 0x40000);
+	box = t_add(root, 0x20000, 2, t_container(t, "box", 0x10000));
+	for (i = 0; i < T_COUNT(rs); i++) {
+		r = rs[i] = t_add(i < 3 ? root : box, i * 0x1800, (int)i,
+		    t_ram(t, "ram", 0x4000));
+		aliases[i] = t_add(root, t_below(&seed, 0x30) * PAGE, 1,
+		    t_alias(t, "alias", i < 3 ? r : box, 0x800, 0x3000));
+	}
+	sp = t_space(root);
+	m->l.arg = m;
+	m->l.add = mirror_add;
+	m->l.del = mirror_del;
+	m->l.log_start = mirror_start;
+	m->l.log_stop = mirror_stop;
+	must(mt_listener_register(sp, &m->l) == 0);
+	for (i = 0; i < 4000; i++) {
+		if (left == 0 && t_below(&seed, 4) == 0) {
+			must(mt_topology_begin(t) == 0);
+			left = 1 + t_below(&seed, 8);
+		}
+		k = (unsigned int)t_below(&seed, T_COUNT(rs));
+		r = t_below(&seed, 2) == 0 ? rs[k] : aliases[k];
+		switch (t_below(&seed, 8)) {
+		default:
+			must(mt_region_set_log(rs[k],
+			    (unsigned int)t_below(&seed, 3),
+			    t_below(&seed, 2) == 0) == 0);
+			break;
+		case 0:
+			must(mt_region_move(r, t_below(&seed, 0x40) * 0x800)
+			    == 0);
+			break;
+		case 1:
+			must(mt_region_set_enabled(r, t_below(&seed, 3) != 0)
+			    == 0);
+			break;
+		case 2:
+			must(mt_region_resize(rs[k], MT_SIZE(0x800 *
+			    (1 + t_below(&seed, 8)))) == 0);
+			break;
+		case 3:
+			must(mt_region_set_enabled(box, t_below(&seed, 3) !=
+			    0) == 0);
+			break;
+		}
+		if (left > 0 && --left == 0)
+			must(mt_topology_commit(t) == 0);
+		if (left == 0) {
+			bad += !mirrors(m, sp);
+			told += m->n > 0 && m->secs[0].now != 0;
+		}
+	}
+	if (left > 0)
+		must(mt_topology_commit(t) == 0);
+	is_int(m->bad, 0, "a listener is told of logs in an order that fits");
+	is_int(bad, 0, "and knows then who logs each section");
+	ok(told > 0, "when some are logged");
+	must(mt_listener_unregister(&m->l) == 0);
+	is_int(m->n + m->bad, 0, "all is taken back in the end");
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(root);
+	must(mt_topology_sync(t) == 0);
+	t_end(t);
+	free(m);
+}
+
 /* --- threads ----------------------------------------------------------- */
 
 #define T_PAGES		66		/* two words */
@@ -1011,6 +1189,7 @@ main(void)
 	test_listeners();
 	test_order();
 	test_sync();
+	test_mirror();
 	test_no_barrier();
 	test_race();
 	return (done());
