@@ -149,7 +149,7 @@ mt_cache_store_##name##bits(const struct mt_cache *c, size_t off,	\
 	if (off >= c->wlen || c->wlen - off < sizeof(v))		\
 		return (mt_cache_store(c, off, sizeof(v), order, val));	\
 	p = c->whost + off;						\
-	if ((uintptr_t)p % sizeof(v) == 0)				\
+	if (__builtin_expect((uintptr_t)p % sizeof(v) == 0, 1))		\
 		__atomic_store_n((uint##bits##_t *)(void *)p, v,	\
 		    __ATOMIC_RELAXED);					\
 	else								\

@@ -318,6 +318,20 @@ bench_cache_store4(size_t n)
 	return (measure_cache(cache_store));
 }
 
+/* One page that is logged, over and over: its bit is set each time. */
+static double
+bench_cache_store4_logged(size_t n)
+{
+	struct mt_region *r = world(DEFAULT_N)->slots[0];
+	double figure;
+
+	(void)n;
+	expect(mt_region_set_log(r, 0, true) == 0, "mt_region_set_log");
+	figure = measure_cache(cache_store);
+	expect(mt_region_set_log(r, 0, false) == 0, "mt_region_set_log");
+	return (figure);
+}
+
 static enum mt_result
 bulk_read(void *arg, mt_addr off, void *buf, size_t len,
     struct mt_attrs attrs)
@@ -596,6 +610,8 @@ static const struct bench benches[] = {
 	{ "memtree.read4k.io.bulk", "ns", bench_read4k_io_bulk, false },
 	{ "memtree.cache.load4", "ns", bench_cache_load4, false },
 	{ "memtree.cache.store4", "ns", bench_cache_store4, false },
+	{ "memtree.cache.store4.logged", "ns", bench_cache_store4_logged,
+	    false },
 	{ "memtree.map.ram", "ns", bench_map_ram, true },
 	{ "memtree.map.bounce", "ns", bench_map_bounce, false },
 	{ "memtree.find", "ns", bench_find, true },
