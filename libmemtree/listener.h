@@ -32,7 +32,8 @@ struct mt_space;
  * writes to a part of a section: mt_region_set_dirty() is to be called for
  * them.  log_clear tells that a client takes what was marked there, and reads
  * the memory next: who marks a page once from now on has to begin anew, for
- * the pages that it had told of.  Both come outside of begin and commit.
+ * the pages that it had told of.  Both come outside of begin and commit.  A
+ * section is not asked about when it is gone: log_stop is the last chance.
  *
  * Context: the committing thread, under the topology's writer lock, when all
  *          spaces have their new views.  Reading, mapping and finding are

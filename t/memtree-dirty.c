@@ -588,8 +588,12 @@ static void
 log_stop(void *arg, struct mt_space *sp, const struct mt_section *sec,
     unsigned int was, unsigned int now)
 {
+	struct ear *e = arg;
+
 	(void)sp;
-	heard_log(arg, "stop", sec, was, now);
+	heard_log(e, "stop", sec, was, now);
+	if (e->brings)
+		must(mt_region_set_dirty(sec->region, sec->off, 1) == 0);
 }
 
 /* Brings its first page's mark, and tries what it must not. */
@@ -802,6 +806,7 @@ test_sync(void)
 	is_heard(&e.tl, "begin, stop 0-c7fff ram+0 8>0, del 0-c7fff ram+0, "
 	    "stop 200000-209fff ram+5000 8>0, del 200000-209fff ram+5000, "
 	    "commit", "the RAM goes");
+	is_dirty(w.ram, "0 5", "with the last marks that a listener brings");
 	is_dirty(w.ram, "", "a snapshot of what is shown nowhere");
 	is_heard(&e.tl, "", "asks nobody");
 
