@@ -162,7 +162,9 @@ build_pci(void)
 	place(bar, 0x1000, 0, ram("nvme.doorbells", 4 * KIB));
 	place(bar, 0x2000, 0, io("nvme.msix-table", KIB));
 	place(bar, 0x3000, 0, io("nvme.msix-pba", 8));
-	place(pci, 0x4000000000, 1, ram("gpu.bar2", 256 * MIB));
+	/* A card that is passed through: its memory is mapped from it. */
+	place(pci, 0x4000000000, 1, mt_region_create_ram_device(topology,
+	    "gpu.bar2", MT_SIZE(256 * MIB), NULL));
 }
 
 static void

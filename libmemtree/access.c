@@ -311,12 +311,23 @@ buf_size(const struct mt__hit *hit, size_t len, bool is_write)
 	return (len);
 }
 
-/* Is this a place where a callback would be called? */
+/*
+ * Is this a place where a callback would be called?  A RAM device is memory
+ * in all but the way that it is accessed: read-only counts, memory_only does
+ * not.
+ */
 static bool
-is_device(const struct mt__hit *hit)
+is_device(const struct mt__hit *hit, bool is_write, struct mt_attrs attrs)
 {
-	return (hit->span != NULL && hit->host == NULL &&
-	    hit->span->region->ops != NULL);
+	const struct mt_region *r;
+
+	if (hit->span == NULL || hit->host != NULL)
+		return (false);
+	r = hit->span->region;
+	if (r->kind != MT_RAM_DEVICE)
+		return (r->ops != NULL && !attrs.memory_only);
+	return (!is_write || (hit->span->flags & MT_SECTION_READONLY) == 0 ||
+	    (attrs.debug && !r->write_protected));
 }
 
 /*
@@ -432,14 +443,15 @@ mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
 				mt__wrote(hit.span->region, hit.off, step);
 			} else
 				copy(p, hit.host, step);
-		} else if (is_device(&hit) && !attrs.memory_only) {
+		} else if (is_device(&hit, is_write, attrs)) {
 			step = device_access(rd, &hit, p, len, is_write,
 			    attrs, &res);
 		} else {
 			if (hit.span == NULL)
 				step = hole_size(&hit, addr, len);
 			res |= hit.span != NULL && attrs.memory_only &&
-			    !mt__region_is_ram(hit.span->region) ?
+			    !mt__region_is_ram(hit.span->region) &&
+			    hit.span->region->kind != MT_RAM_DEVICE ?
 			    MT_DENIED : MT_DECODE;
 			if (!is_write)
 				memset(p, 0, step);
@@ -513,6 +525,20 @@ mt_space_set(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
 	return ((enum mt_result)res);
 }
 
+/* Write to a RAM device what its section has room for. */
+static void
+store_pieces(const struct mt__hit *hit, const uint8_t *p, size_t len)
+{
+	struct mt__hit at = *hit;
+	unsigned int step;
+
+	for (; len != 0; len -= step, p += step, at.off += step) {
+		step = step_size(&at, at.off, len);
+		(void)call_write(at.span->region, at.off, step,
+		    value_of(p, step, MT_HOST), MT_ATTRS_NONE);
+	}
+}
+
 enum mt_result
 mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
     size_t len, struct mt_attrs attrs)
@@ -530,11 +556,14 @@ mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
 		mt__lookup(v, addr, true, attrs, &hit);
 		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
 		r = hit.span != NULL ? hit.span->region : NULL;
-		if (r != NULL && r->ptr != NULL && !r->write_protected) {
+		if (r == NULL || r->ptr == NULL || r->write_protected)
+			res |= MT_DECODE;
+		else if (r->kind == MT_RAM_DEVICE)
+			store_pieces(&hit, p, step);
+		else {
 			copy(r->ptr + hit.off, p, step);
 			mt__wrote(r, hit.off, step);
-		} else
-			res |= MT_DECODE;
+		}
 		p += step;
 		len -= step;
 		if (len != 0 && addr > MT_LAST_MAX - step) {
@@ -560,8 +589,7 @@ static bool
 in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
     struct mt_attrs attrs)
 {
-	return (is_device(hit) && !attrs.memory_only &&
-	    hit->room >= size - 1 &&
+	return (is_device(hit, is_write, attrs) && hit->room >= size - 1 &&
 	    hit->span->region_last - hit->off >= size - 1 &&
 	    !too_wide(hit, size) &&
 	    accepts(hit->span->region, hit->off, size, is_write, attrs));
@@ -695,7 +723,7 @@ mt_space_valid(struct mt_space *sp, mt_addr addr, size_t len, bool is_write,
 		    hit.span->region->ops->qemu_exact)
 			break;		/* QEMU asks no further */
 		if (hit.host == NULL) {
-			ok = is_device(&hit) && !attrs.memory_only;
+			ok = is_device(&hit, is_write, attrs);
 			if (ok)
 				step = device_valid(&hit, addr, len, is_write,
 				    attrs, &ok);

@@ -111,7 +111,8 @@ map_one(struct mt__reader *rd, size_t len, bool direct_only,
 		return (0);
 	}
 	if (hit.span == NULL || hit.span->region->kind == MT_RESERVED ||
-	    map->attrs.memory_only)
+	    (map->attrs.memory_only &&
+	    hit.span->region->kind != MT_RAM_DEVICE))
 		return (EFAULT);
 	if (direct_only)
 		return (ENOSPC);

@@ -21,6 +21,7 @@ static const struct {
 	[MT_RAM] = { "ram", "#b9e3a6" },
 	[MT_ROM] = { "rom", "#f2dea0" },
 	[MT_ROM_DEVICE] = { "romd", "#f7bf8a" },
+	[MT_RAM_DEVICE] = { "ramd", "#8fd6c8" },
 	[MT_IO] = { "i/o", "#aed0f2" },
 	[MT_RESERVED] = { "reserved", "#d5c8ea" },
 };

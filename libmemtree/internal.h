@@ -223,7 +223,7 @@ struct mt_region {
 	_Atomic(uint8_t) logging;	/* [a] clients whose bits are set */
 	uint8_t log_told;		/* [t] state.log as listeners know it */
 	char *name;			/* [I] */
-	const struct mt_io_ops *ops;	/* [I] NULL unless I/O or ROM device */
+	const struct mt_io_ops *ops;	/* [I] NULL: no callbacks */
 	void *arg;			/* [I] */
 	struct mt_region *target;	/* [I] of an alias, counted */
 	mt_addr created_last;		/* [I] */
@@ -254,7 +254,7 @@ void	mt__region_apply(struct mt_region *r, const struct mt__state *state);
 int	mt__region_set_log(struct mt_region *r, uint8_t log);
 /* A reference to r, or NULL if it has none left.  Under [t]. */
 struct mt_region *mt__region_get_alive(struct mt_region *r);
-/* Is this plain memory? */
+/* Is this plain memory?  A RAM device is not. */
 static inline bool
 mt__region_is_ram(const struct mt_region *r)
 {
@@ -282,6 +282,8 @@ int	mt__children_push(const struct mt_region *parent, mt_addr first,
 
 int	mt__ram_init(struct mt_region *r, const struct mt_backing *backing);
 void	mt__ram_fini(struct mt_region *r);
+/* The loads and stores of RAM devices; arg is the memory. */
+extern const struct mt_io_ops mt__ram_device_ops;
 
 /* --- dirty.c ------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Copyright (c) 2026 The memtree authors */
 
-/* Where the bytes of RAM, ROM and ROM devices live. */
+/* Where the bytes of memory live; and loads and stores of RAM devices. */
 
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -137,3 +137,49 @@ mt__ram_fini(struct mt_region *r)
 	if (r->fd != -1)
 		close(r->fd);
 }
+
+/* --- RAM devices --------------------------------------------------------- */
+
+/*
+ * Atomic, so that no access is torn; volatile, because reading or writing may
+ * do something there: each access is made once, in the width that it has.
+ */
+#define PLACE(bits)	((volatile uint##bits##_t *)((uintptr_t)arg + off))
+#define LOAD(bits)	__atomic_load_n(PLACE(bits), __ATOMIC_RELAXED)
+#define STORE(bits)							\
+	__atomic_store_n(PLACE(bits), (uint##bits##_t)val, __ATOMIC_RELAXED)
+
+static enum mt_result
+ram_device_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	(void)attrs;
+	*val = size == 1 ? LOAD(8) : size == 2 ? LOAD(16) :
+	    size == 4 ? LOAD(32) : LOAD(64);
+	return (MT_OK);
+}
+
+static enum mt_result
+ram_device_write(void *arg, mt_addr off, unsigned int size, uint64_t val,
+    struct mt_attrs attrs)
+{
+	(void)attrs;
+	if (size == 1)
+		STORE(8);
+	else if (size == 2)
+		STORE(16);
+	else if (size == 4)
+		STORE(32);
+	else
+		STORE(64);
+	return (MT_OK);
+}
+
+/* Bytes stay in the order that they have there: that of the host. */
+const struct mt_io_ops mt__ram_device_ops = {
+	.read = ram_device_read,
+	.write = ram_device_write,
+	.endian = MT_HOST,
+	.valid = { .min = 1, .max = 8 },
+	.impl = { .min = 1, .max = 8 },
+};

@@ -152,6 +152,28 @@ mt_region_create_rom(struct mt_topology *t, const char *name, mt_addr last,
 	return (create_ram(t, MT_ROM, name, last, backing, NULL, NULL));
 }
 
+/*
+ * A RAM device is an I/O region whose callbacks are loads and stores: so it
+ * gets aligned accesses of its registers' widths wherever it is met.
+ */
+struct mt_region *
+mt_region_create_ram_device(struct mt_topology *t, const char *name,
+    mt_addr last, const struct mt_backing *backing)
+{
+	struct mt_region *r;
+
+	if (backing != NULL && backing->kind == MT_BACKING_PTR &&
+	    (uintptr_t)backing->ptr % 8 != 0) {
+		errno = EINVAL;
+		return (NULL);
+	}
+	r = create_ram(t, MT_RAM_DEVICE, name, last, backing,
+	    &mt__ram_device_ops, NULL);
+	if (r != NULL)
+		r->arg = r->ptr;
+	return (r);
+}
+
 struct mt_region *
 mt_region_create_rom_device(struct mt_topology *t, const char *name,
     mt_addr last, const struct mt_backing *backing,
@@ -487,7 +509,7 @@ mt_region_ptr(const struct mt_region *r)
 void *
 mt_region_arg(const struct mt_region *r)
 {
-	return (r->arg);
+	return (r->kind != MT_RAM_DEVICE ? r->arg : NULL);
 }
 
 int

@@ -30,6 +30,7 @@ enum mt_kind {
 	MT_RAM,			/* host memory, read and written in place */
 	MT_ROM,			/* host memory, read in place, not written */
 	MT_ROM_DEVICE,		/* read in place in ROM mode, else by callback */
+	MT_RAM_DEVICE,		/* registers that are mapped: see below */
 	MT_IO,			/* callbacks */
 	MT_RESERVED,		/* claims its addresses, answers no access */
 };
@@ -103,7 +104,7 @@ struct mt_io_ops {
 	bool (*cancel_buf)(void *arg, struct mt_piece *piece);
 };
 
-/* Where the bytes of a RAM, ROM or ROM device region live. */
+/* Where the bytes of RAM, ROM, ROM devices and RAM devices live. */
 enum mt_backing_kind {
 	MT_BACKING_ANON,	/* private zeroed memory */
 	MT_BACKING_MEMFD,	/* a new memfd: can be shared by its fd */
@@ -172,6 +173,20 @@ struct mt_region *mt_region_create_alias(struct mt_topology *t,
 struct mt_region *mt_region_create_ram(struct mt_topology *t,
 	    const char *name, mt_addr last, const struct mt_backing *backing);
 struct mt_region *mt_region_create_rom(struct mt_topology *t,
+	    const char *name, mt_addr last, const struct mt_backing *backing);
+
+/*
+ * Create a RAM device: registers of real hardware, or of another process,
+ * that are mapped, as a PCI BAR is.  Each access is one load or store of 1, 2,
+ * 4 or 8 bytes, aligned; longer or unaligned ones are cut into the largest
+ * such pieces, in address order.  Nothing is ever copied in bulk, nor lent:
+ * mt_dma_map() takes a bounce buffer, and caches go the long way.
+ *
+ * Owns, Context, Returns, Errors: as above, and EINVAL for a ptr that is not
+ *          aligned to 8 bytes.
+ * Since:   0.1
+ */
+struct mt_region *mt_region_create_ram_device(struct mt_topology *t,
 	    const char *name, mt_addr last, const struct mt_backing *backing);
 
 /*
@@ -255,9 +270,9 @@ int	mt_region_del(struct mt_region *child);
 
 /*
  * Change a region in place.  A move to another offset also puts the region in
- * front of its equals, as taking it out and adding it again would.  RAM, ROM
- * and ROM devices can be resized up to their size at creation.  ROM is and
- * stays read-only.  What is read-only on the way refuses writes to memory;
+ * front of its equals, as taking it out and adding it again would.  What has
+ * memory can be resized up to its size at creation.  ROM is and stays
+ * read-only.  What is read-only on the way refuses writes to memory;
  * the callbacks of a device behind it are called all the same.
  *
  * Returns: 0, or -1 with errno set and the tree unchanged.
@@ -275,8 +290,8 @@ int	mt_region_set_alias_offset(struct mt_region *r, mt_addr off);
 
 /*
  * Look at a region.  mt_region_parent() and mt_region_target() lend, they
- * give no reference.  mt_region_ptr() is the host memory of RAM, ROM and ROM
- * devices, or NULL.  mt_region_arg() is the arg of its callbacks.
+ * give no reference.  mt_region_ptr() is the host memory of RAM, ROM, ROM and
+ * RAM devices, or NULL.  mt_region_arg() is the arg of its callbacks.
  *
  * Context: any thread.  What a change can change is read under the writer
  *          lock, so it waits for the transaction of another thread; hold one
@@ -300,8 +315,8 @@ void	*mt_region_ptr(const struct mt_region *r);
 void	*mt_region_arg(const struct mt_region *r);
 
 /*
- * The file behind a RAM, ROM or ROM device region: a memfd, or the library's
- * own copy of a caller's fd given with MT_BACKING_KEEP_FD.
+ * The file behind the memory of a region: a memfd, or the library's own copy
+ * of a caller's fd given with MT_BACKING_KEEP_FD.
  *
  * Units:   *off, unless NULL, is set to the byte of the file at offset 0.
  * Owns:    lends: the fd is closed when the region is released.

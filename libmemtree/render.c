@@ -207,11 +207,16 @@ insert_part(struct mt__pieces *pieces, const struct mt__span *span,
 	return (insert(pieces, span->region, &w, first, last));
 }
 
-/* The last offset that an access may reach. */
+/*
+ * The last offset that an access may reach.  A register that is hidden in part
+ * is accessed as a whole, but not what is hidden of a RAM device.
+ */
 static mt_addr
 reach(const struct mt__piece *p)
 {
-	mt_addr last = p->region->state.last;
+	mt_addr last = p->region->kind != MT_RAM_DEVICE ?
+	    p->region->state.last :
+	    p->off + (p->range.last - p->range.first);
 	/* A region may hang out over the end of all addresses. */
 	mt_addr room = MT_LAST_MAX - p->range.first;
 

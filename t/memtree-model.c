@@ -136,14 +136,24 @@ static bool
 is_memory(const struct answer *a)
 {
 	return (a->n != NULL && (a->n->kind == MT_RAM ||
-	    a->n->kind == MT_ROM || (a->flags & MT_SECTION_ROM_MODE) != 0));
+	    a->n->kind == MT_ROM || a->n->kind == MT_RAM_DEVICE ||
+	    (a->flags & MT_SECTION_ROM_MODE) != 0));
 }
 
 static bool
 is_writable_memory(const struct answer *a)
 {
-	return (a->n != NULL && a->n->kind == MT_RAM &&
+	return (a->n != NULL &&
+	    (a->n->kind == MT_RAM || a->n->kind == MT_RAM_DEVICE) &&
 	    (a->flags & MT_SECTION_READONLY) == 0);
+}
+
+/* Is it lent in place?  A RAM device is not. */
+static bool
+is_lent(const struct answer *a, bool is_write)
+{
+	return ((is_write ? is_writable_memory(a) : is_memory(a)) &&
+	    a->n->kind != MT_RAM_DEVICE);
 }
 
 static bool
@@ -247,7 +257,7 @@ static mt_addr
 pick_last(struct world *w, enum mt_kind kind)
 {
 	bool limited = kind == MT_RAM || kind == MT_ROM ||
-	    kind == MT_ROM_DEVICE;
+	    kind == MT_ROM_DEVICE || kind == MT_RAM_DEVICE;
 
 	if (!limited && t_below(&w->seed, 4) == 0)
 		return (t_below(&w->seed, 2) == 0 ? MT_LAST_MAX :
@@ -289,6 +299,9 @@ create(struct world *w, struct node *n, enum mt_kind kind)
 		n->r = mt_region_create_rom_device(w->t, name, n->last, NULL,
 		    &byte_ops, n);
 		break;
+	case MT_RAM_DEVICE:
+		n->r = mt_region_create_ram_device(w->t, name, n->last, NULL);
+		break;
 	case MT_IO:
 		n->r = mt_region_create_io(w->t, name, n->last, &byte_ops, n);
 		break;
@@ -306,7 +319,7 @@ pick_kind(struct world *w)
 {
 	static const enum mt_kind kinds[] = { MT_CONTAINER, MT_CONTAINER,
 	    MT_ALIAS, MT_ALIAS, MT_ALIAS, MT_RAM, MT_RAM, MT_ROM,
-	    MT_ROM_DEVICE, MT_IO, MT_IO, MT_RESERVED };
+	    MT_ROM_DEVICE, MT_RAM_DEVICE, MT_IO, MT_IO, MT_RESERVED };
 
 	return (kinds[t_below(&w->seed, T_COUNT(kinds))]);
 }
@@ -819,11 +832,11 @@ check_map(struct world *w, unsigned int s, mt_addr addr, size_t len,
 	}
 	if (a.n == NULL || a.n->kind == MT_RESERVED)
 		wrong(w, "space %u, map %" PRIx64 ": nothing to map", s, addr);
-	else if (is_write ? is_writable_memory(&a) : is_memory(&a)) {
+	else if (is_lent(&a, is_write)) {
 		for (n = 1; n < len && addr + n >= addr; n++) {
 			b = at(w, s, addr + n);
-			if (b.n != a.n || b.off != a.off + n || (is_write ?
-			    !is_writable_memory(&b) : !is_memory(&b)))
+			if (b.n != a.n || b.off != a.off + n ||
+			    !is_lent(&b, is_write))
 				break;
 		}
 		if (map.bounced || map.len != n ||

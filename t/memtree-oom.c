@@ -260,6 +260,12 @@ do_ptr(struct world *w)
 }
 
 static int
+do_ram_device(struct world *w)
+{
+	return (made(w, mt_region_create_ram_device(w->t, "x", 0xfff, NULL)));
+}
+
+static int
 do_space(struct world *w)
 {
 	w->made_space = mt_space_create(w->box, "x");
@@ -626,6 +632,7 @@ static const struct call {
 	{ "mt_region_create_ram (ptr)", do_ptr, true, .same = true },
 	{ "mt_region_create_rom", do_rom, true, .same = true },
 	{ "mt_region_create_rom_device", do_romd, true, .same = true },
+	{ "mt_region_create_ram_device", do_ram_device, true, .same = true },
 	{ "mt_region_create_io", do_io, true, .same = true },
 	{ "mt_region_set_owner", do_owner, false, .same = true },
 	{ "mt_region_add", do_add, .may_fail = true },

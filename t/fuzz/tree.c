@@ -353,7 +353,8 @@ pick_addr(void)
 static bool
 is_memory(enum mt_kind kind)
 {
-	return (kind == MT_RAM || kind == MT_ROM || kind == MT_ROM_DEVICE);
+	return (kind == MT_RAM || kind == MT_ROM || kind == MT_ROM_DEVICE ||
+	    kind == MT_RAM_DEVICE);
 }
 
 static void
@@ -384,7 +385,10 @@ create(struct node *n)
 		    pick_addr(), last);
 		break;
 	case MT_RAM:
-		n->r = mt_region_create_ram(w.t, "ram", last, NULL);
+		/* Not a kind of its own: the corpus means what it meant. */
+		n->r = last % 4 == 1 ?
+		    mt_region_create_ram_device(w.t, "ramd", last, NULL) :
+		    mt_region_create_ram(w.t, "ram", last, NULL);
 		break;
 	case MT_ROM:
 		n->r = mt_region_create_rom(w.t, "rom", last, NULL);
@@ -395,6 +399,8 @@ create(struct node *n)
 		break;
 	case MT_IO:
 		n->r = mt_region_create_io(w.t, "io", last, op, n);
+		break;
+	case MT_RAM_DEVICE:		/* by MT_RAM */
 		break;
 	case MT_RESERVED:
 		n->r = mt_region_create_reserved(w.t, "r", last);
