@@ -62,6 +62,8 @@ put_node(FILE *fp, const struct mt__dump_entry *e, size_t i)
 		fprintf(fp, " @%" PRIx64, s->alias_off);
 	if (s->readonly && r->kind != MT_ROM)
 		fputs(", read-only", fp);
+	if (s->unmergeable)
+		fputs(", unmergeable", fp);
 	if (r->kind == MT_ROM_DEVICE && !s->rom_mode)
 		fputs(", i/o mode", fp);
 	if (!s->enabled)

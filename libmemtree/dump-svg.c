@@ -256,6 +256,8 @@ put_note(FILE *fp, const struct piece *p, int y)
 	if ((p->flags & MT_SECTION_READONLY) != 0 &&
 	    p->region->kind != MT_ROM)
 		fputs(", read-only", fp);
+	if ((p->flags & MT_SECTION_UNMERGEABLE) != 0)
+		fputs(", unmergeable", fp);
 	if (p->off != 0)
 		fprintf(fp, ", +%" PRIx64, p->off);
 	fputs("</text>\n", fp);

@@ -146,6 +146,8 @@ dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
 		    s->alias_off);
 	if (s->readonly && r->kind != MT_ROM)
 		fputs(" [read-only]", fp);
+	if (s->unmergeable)
+		fputs(" [unmergeable]", fp);
 	if (r->kind == MT_ROM_DEVICE && !s->rom_mode)
 		fputs(" [i/o mode]", fp);
 	if (!s->enabled)
@@ -205,6 +207,8 @@ mt_dump_view(FILE *fp, struct mt_space *sp)
 		if ((sec.flags & MT_SECTION_READONLY) != 0 &&
 		    sec.region->kind != MT_ROM)
 			fputs(" [read-only]", fp);
+		if ((sec.flags & MT_SECTION_UNMERGEABLE) != 0)
+			fputs(" [unmergeable]", fp);
 		fputc('\n', fp);
 		if ((at = sec.range.last + 1) == 0)
 			break;

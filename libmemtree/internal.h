@@ -210,6 +210,7 @@ struct mt__state {
 	bool enabled;
 	bool readonly;
 	bool nonvolatile;
+	bool unmergeable;
 	bool rom_mode;
 };
 

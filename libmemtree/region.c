@@ -462,6 +462,7 @@ mt_region_set_##name(struct mt_region *r, type value)			\
 SETTER(enabled, bool, enabled, true)
 SETTER(readonly, bool, readonly, r->kind != MT_ROM || value)
 SETTER(nonvolatile, bool, nonvolatile, true)
+SETTER(unmergeable, bool, unmergeable, true)
 SETTER(rom_mode, bool, rom_mode, r->kind == MT_ROM_DEVICE)
 SETTER(alias_offset, mt_addr, alias_off, r->kind == MT_ALIAS)
 
@@ -542,6 +543,7 @@ GETTER(int, prio, prio)
 GETTER(bool, enabled, enabled)
 GETTER(bool, readonly, readonly)
 GETTER(bool, nonvolatile, nonvolatile)
+GETTER(bool, unmergeable, unmergeable)
 GETTER(bool, rom_mode, rom_mode)
 GETTER(mt_addr, alias_offset, alias_off)
 

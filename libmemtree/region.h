@@ -273,7 +273,9 @@ int	mt_region_del(struct mt_region *child);
  * front of its equals, as taking it out and adding it again would.  What has
  * memory can be resized up to its size at creation.  ROM is and stays
  * read-only.  What is read-only on the way refuses writes to memory;
- * the callbacks of a device behind it are called all the same.
+ * the callbacks of a device behind it are called all the same.  What is
+ * unmergeable on the way makes sections that never join a neighbour: each is
+ * what one region shows in one place, as far as nothing is in front of it.
  *
  * Returns: 0, or -1 with errno set and the tree unchanged.
  * Errors:  EINVAL (not for this kind, or too large), ENOENT (move of a region
@@ -285,6 +287,7 @@ int	mt_region_resize(struct mt_region *r, mt_addr last);
 int	mt_region_set_enabled(struct mt_region *r, bool enabled);
 int	mt_region_set_readonly(struct mt_region *r, bool readonly);
 int	mt_region_set_nonvolatile(struct mt_region *r, bool nonvolatile);
+int	mt_region_set_unmergeable(struct mt_region *r, bool unmergeable);
 int	mt_region_set_rom_mode(struct mt_region *r, bool rom_mode);
 int	mt_region_set_alias_offset(struct mt_region *r, mt_addr off);
 
@@ -306,6 +309,7 @@ int	mt_region_prio(const struct mt_region *r);
 bool	mt_region_enabled(const struct mt_region *r);
 bool	mt_region_readonly(const struct mt_region *r);
 bool	mt_region_nonvolatile(const struct mt_region *r);
+bool	mt_region_unmergeable(const struct mt_region *r);
 bool	mt_region_rom_mode(const struct mt_region *r);
 mt_addr	mt_region_alias_offset(const struct mt_region *r);
 struct mt_region *mt_region_parent(const struct mt_region *r);

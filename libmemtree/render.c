@@ -151,6 +151,8 @@ walk(struct mt__pieces *pieces, struct mt_region *r, struct window w)
 		w.flags |= MT_SECTION_READONLY;
 	if (r->state.nonvolatile)
 		w.flags |= MT_SECTION_NONVOLATILE;
+	if (r->state.unmergeable)
+		w.flags |= MT_SECTION_UNMERGEABLE;
 	if (r->kind == MT_ALIAS) {
 		/* Subregions of an alias lie on top of what it shows. */
 		if (walk_children(pieces, r, &w) == -1)
@@ -174,7 +176,8 @@ walk(struct mt__pieces *pieces, struct mt_region *r, struct window w)
 static bool
 continues(const struct mt__piece *a, const struct mt__piece *b)
 {
-	return (a->range.last + 1 == b->range.first &&
+	return ((a->flags & MT_SECTION_UNMERGEABLE) == 0 &&
+	    a->range.last + 1 == b->range.first &&
 	    a->region == b->region && a->flags == b->flags &&
 	    a->off + (a->range.last - a->range.first) + 1 == b->off);
 }
@@ -323,15 +326,44 @@ insert_neighbours(const struct mt__build *b, struct mt__pieces *pieces,
 	return (0);
 }
 
+/*
+ * A part of an unmergeable section cannot be joined with the rest of it any
+ * more, as two such sections side by side may look just the same.  So render
+ * all of those that the range cuts, or touches: it may go on in the range now.
+ * Where another range of this commit changes what such a section is, that one
+ * touches it and comes to render it, too.
+ */
+static void
+widen(const struct mt__build *b, mt_addr *first, mt_addr *last)
+{
+	const struct mt__span *span;
+
+	if (*first != 0) {
+		span = mt__tree_at(b->top, *first - 1);
+		if (span != NULL &&
+		    (span->flags & MT_SECTION_UNMERGEABLE) != 0)
+			*first = span->range.first;
+	}
+	if (*last != MT_LAST_MAX) {
+		span = mt__tree_at(b->top, *last + 1);
+		if (span != NULL &&
+		    (span->flags & MT_SECTION_UNMERGEABLE) != 0)
+			*last = span->range.last;
+	}
+}
+
 int
 mt__render(struct mt__build *b, struct mt_region *region, mt_addr first,
     mt_addr last)
 {
 	struct mt__pieces pieces = RB_INITIALIZER(&pieces);
-	struct window w = { .range = { first, last }, .off = first };
+	struct window w = { .flags = 0 };
 	struct mt__piece *p, *next;
 	int ret;
 
+	widen(b, &first, &last);
+	w.range.first = w.off = first;
+	w.range.last = last;
 	ret = walk(&pieces, region, w);
 	if (ret == 0)
 		ret = insert_neighbours(b, &pieces, &first, &last);

@@ -14,6 +14,7 @@ struct mt_region;
 #define MT_SECTION_READONLY	(1u << 0)	/* its memory is not written */
 #define MT_SECTION_ROM_MODE	(1u << 1)	/* ROM device, read in place */
 #define MT_SECTION_NONVOLATILE	(1u << 2)
+#define MT_SECTION_UNMERGEABLE	(1u << 3)	/* joins no neighbour */
 
 /* A range of a view that one region answers. */
 struct mt_section {
@@ -25,7 +26,7 @@ struct mt_section {
 
 /*
  * What a space looked like when it was taken: immutable, ascending, with
- * neighbours that continue each other merged.
+ * neighbours that continue each other merged, unless they are unmergeable.
  */
 struct mt_view;
 

@@ -115,6 +115,79 @@ test_changes(void)
 	end(&w);
 }
 
+/* Slots of one RAM, as a VMM gives them to somebody else. */
+static void
+test_unmergeable(void)
+{
+	struct mt_topology *t = t_topology();
+	struct mt_region *root = t_container(t, "root", T_ALL);
+	struct mt_region *ram, *slot[3], *front;
+	struct mt_space *sp = t_space(root);
+	struct t_listener l;
+	struct mt_mapping map;
+	unsigned int i;
+
+	ram = t_ram(t, "ram", 0x3000);
+	must(mt_topology_begin(t) == 0);
+	for (i = 0; i < 3; i++) {
+		slot[i] = t_add(root, i * 0x1000, 0, t_alias(t, "slot", ram,
+		    i * 0x1000, 0x1000));
+		must(mt_region_set_unmergeable(slot[i], i != 2) == 0);
+	}
+	must(mt_topology_commit(t) == 0);
+	t_listen(&l, sp, NULL, 0, NULL);
+	is_heard(&l, "begin, add 0-fff ram+0 u, add 1000-1fff ram+1000 u, "
+	    "add 2000-2fff ram+2000, commit",
+	    "what is unmergeable stays apart");
+	mt_region_get(slot[1]);
+	works(mt_region_del(slot[1]), "one of them goes");
+	is_heard(&l, "begin, del 1000-1fff ram+1000 u, commit",
+	    "and nobody else with it");
+	t_add(root, 0x1000, 0, slot[1]);
+	is_heard(&l, "begin, add 1000-1fff ram+1000 u, commit",
+	    "nor when it comes");
+	must(mt_region_resize(slot[1], 0x7ff) == 0);
+	is_heard(&l, "begin, del 1000-1fff ram+1000 u, "
+	    "add 1000-17ff ram+1000 u, commit", "nor when it is resized");
+	must(mt_region_resize(slot[1], 0xfff) == 0);
+	is_heard(&l, "begin, del 1000-17ff ram+1000 u, "
+	    "add 1000-1fff ram+1000 u, commit", "either way");
+	front = t_add(root, 0x1800, 1, t_ram(t, "front", 0x100));
+	is_heard(&l, "begin, del 1000-1fff ram+1000 u, "
+	    "add 1000-17ff ram+1000 u, add 1800-18ff front+0, "
+	    "add 1900-1fff ram+1900 u, commit", "it can be hidden in part");
+	must(mt_region_move(front, 0x1f80) == 0);
+	is_heard(&l, "begin, del 1000-17ff ram+1000 u, del 1800-18ff front+0,"
+	    " del 1900-1fff ram+1900 u, del 2000-2fff ram+2000, "
+	    "add 1000-1f7f ram+1000 u, add 1f80-207f front+0, "
+	    "add 2080-2fff ram+2080, commit", "or with its neighbour");
+	must(mt_region_del(front) == 0);
+	t_events(l.text);
+	is_view(sp, "0-fff ram+0 u, 1000-1fff ram+1000 u, "
+	    "2000-2fff ram+2000", "and is whole again");
+	must(mt_dma_map(sp, 0, 0x3000, MT_DMA_READ, MT_ATTRS_NONE, &map) ==
+	    0);
+	is_int(map.len, 0x3000, "a mapping goes over all of them");
+	must(mt_dma_unmap(&map, 0) == 0);
+	works(mt_region_set_unmergeable(ram, true), "a target may be");
+	is_heard(&l, "begin, del 2000-2fff ram+2000, add 2000-2fff ram+2000 u"
+	    ", commit", "which those hear for whom it is new");
+	works(mt_region_set_unmergeable(ram, false), "and not be");
+	t_events(l.text);
+	must(mt_region_set_unmergeable(slot[1], false) == 0);
+	is_heard(&l, "begin, del 1000-1fff ram+1000 u, "
+	    "del 2000-2fff ram+2000, add 1000-2fff ram+1000, commit",
+	    "what is not any more joins its neighbour");
+	ok(!mt_region_unmergeable(slot[1]) && mt_region_unmergeable(slot[0]),
+	    "and can be asked");
+
+	must(mt_listener_unregister(&l.l) == 0);
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(ram);
+	mt_region_put(root);
+	t_end(t);
+}
+
 static void
 test_transactions(void)
 {
@@ -339,6 +412,7 @@ main(void)
 {
 	test_register();
 	test_changes();
+	test_unmergeable();
 	test_transactions();
 	test_order();
 	test_inside();

@@ -31,7 +31,7 @@ struct node {
 	enum mt_kind kind;
 	mt_addr last;
 	mt_addr created_last;
-	bool enabled, readonly, nonvolatile, rom_mode;
+	bool enabled, readonly, nonvolatile, unmergeable, rom_mode;
 	struct node *target;
 	mt_addr alias_off;
 	struct node *parent;
@@ -83,6 +83,7 @@ struct answer {
 	struct node *n;			/* NULL: nobody */
 	mt_addr off;
 	unsigned int flags;
+	uint64_t way;			/* through which regions */
 };
 
 static bool
@@ -93,9 +94,10 @@ wins(const struct node *a, const struct node *b)
 
 /* Who answers at offset off of n?  Flags add up on the way. */
 static struct answer
-ask(struct world *w, struct node *n, mt_addr off, unsigned int flags)
+ask(struct world *w, struct node *n, mt_addr off, unsigned int flags,
+    uint64_t way)
 {
-	struct answer none = { NULL, 0, 0 }, best = none, a;
+	struct answer none = { .n = NULL }, best = none, a;
 	struct node *c, *by = NULL;
 
 	if (!n->enabled || off > n->last)
@@ -104,11 +106,15 @@ ask(struct world *w, struct node *n, mt_addr off, unsigned int flags)
 		flags |= MT_SECTION_READONLY;
 	if (n->nonvolatile)
 		flags |= MT_SECTION_NONVOLATILE;
+	if (n->unmergeable)
+		flags |= MT_SECTION_UNMERGEABLE;
+	way += (uint64_t)(n - w->node) + 1;
+	(void)t_random(&way);
 	for (c = w->node; c < w->node + NODES; c++) {
 		if (c->r == NULL || c->parent != n || off < c->addr ||
 		    (by != NULL && wins(by, c)))
 			continue;
-		a = ask(w, c, off - c->addr, flags);
+		a = ask(w, c, off - c->addr, flags, way);
 		if (a.n != NULL) {
 			best = a;
 			by = c;
@@ -119,17 +125,17 @@ ask(struct world *w, struct node *n, mt_addr off, unsigned int flags)
 	if (n->kind == MT_ALIAS) {
 		if (off + n->alias_off < off)
 			return (none);
-		return (ask(w, n->target, off + n->alias_off, flags));
+		return (ask(w, n->target, off + n->alias_off, flags, way));
 	}
 	if (n->kind == MT_ROM_DEVICE && n->rom_mode)
 		flags |= MT_SECTION_ROM_MODE;
-	return ((struct answer){ n, off, flags });
+	return ((struct answer){ n, off, flags, way });
 }
 
 static struct answer
 at(struct world *w, unsigned int s, mt_addr addr)
 {
-	return (ask(w, w->root[s], addr, 0));
+	return (ask(w, w->root[s], addr, 0, 0));
 }
 
 static bool
@@ -403,7 +409,7 @@ change_flag(struct world *w)
 	struct node *n = pick(w);
 	bool val = t_below(&w->seed, 2) == 0;
 
-	switch (t_below(&w->seed, 5)) {
+	switch (t_below(&w->seed, 6)) {
 	case 0:
 	case 1:
 		val = val || t_below(&w->seed, 2) == 0;
@@ -424,6 +430,11 @@ change_flag(struct world *w)
 		expect(w, "ROM mode", n, mt_region_set_rom_mode(n->r, val),
 		    n->kind == MT_ROM_DEVICE ? 0 : EINVAL);
 		n->rom_mode = n->kind == MT_ROM_DEVICE && val;
+		break;
+	case 5:
+		expect(w, "unmergeable", n,
+		    mt_region_set_unmergeable(n->r, val), 0);
+		n->unmergeable = val;
 		break;
 	}
 }
@@ -558,6 +569,21 @@ check_told(struct world *w, unsigned int s, const struct mt_view *v)
 	}
 }
 
+/*
+ * Should b be a part of a?  What is unmergeable is a section as far as it is
+ * seen in one way.
+ */
+static bool
+continues(struct world *w, unsigned int s, const struct mt_section *a,
+    const struct mt_section *b)
+{
+	return (a->range.last + 1 == b->range.first &&
+	    a->region == b->region && a->flags == b->flags &&
+	    a->off + (b->range.first - a->range.first) == b->off &&
+	    ((a->flags & MT_SECTION_UNMERGEABLE) == 0 ||
+	    at(w, s, a->range.last).way == at(w, s, b->range.first).way));
+}
+
 static void
 check_view(struct world *w, unsigned int s)
 {
@@ -569,10 +595,13 @@ check_view(struct world *w, unsigned int s)
 	while (!w->failed && mt_view_next(v, next, &sec)) {
 		if (sec.range.first < next || sec.range.last < sec.range.first)
 			wrong(w, "space %u: sections overlap", s);
-		if (n > 0 && prev.range.last + 1 == sec.range.first &&
-		    prev.region == sec.region && prev.flags == sec.flags &&
-		    prev.off + (sec.range.first - prev.range.first) == sec.off)
+		if (n > 0 && continues(w, s, &prev, &sec))
 			wrong(w, "space %u: neighbours are not merged at %"
+			    PRIx64, s, sec.range.first);
+		if ((sec.flags & MT_SECTION_UNMERGEABLE) != 0 &&
+		    at(w, s, sec.range.first).way !=
+		    at(w, s, sec.range.last).way)
+			wrong(w, "space %u: merged what is unmergeable at %"
 			    PRIx64, s, sec.range.first);
 		/* The windows are looked at below; here the edges. */
 		check_byte(w, s, v, sec.range.first);
@@ -784,17 +813,20 @@ check_find(struct world *w, unsigned int s, mt_addr addr, size_t len)
 	struct mt_range range = { addr, addr + len - 1 };
 	struct mt_section got, want = { .region = NULL };
 	struct answer a;
+	uint64_t way = 0;
 	mt_addr i;
 
 	if (range.last < addr)
 		range.last = MT_LAST_MAX;
 	for (i = range.first; i >= addr && i <= range.last; i++) {
 		a = at(w, s, i);
-		if (want.region == NULL && a.n != NULL)
+		if (want.region == NULL && a.n != NULL) {
+			way = a.way;
 			want = (struct mt_section){ { i, i }, a.n->r, a.off,
 			    a.flags };
-		else if (want.region != NULL) {
-			if (!agrees(&a, &want, i))
+		} else if (want.region != NULL) {
+			if (!agrees(&a, &want, i) || (a.way != way &&
+			    (a.flags & MT_SECTION_UNMERGEABLE) != 0))
 				break;
 			want.range.last = i;
 		}

@@ -322,6 +322,12 @@ do_nonvolatile(struct world *w)
 }
 
 static int
+do_unmergeable(struct world *w)
+{
+	return (mt_region_set_unmergeable(w->ram, true));
+}
+
+static int
 do_rom_mode(struct world *w)
 {
 	return (mt_region_set_rom_mode(w->romd, false));
@@ -644,6 +650,7 @@ static const struct call {
 	{ "mt_region_set_enabled", do_enable, .may_fail = true },
 	{ "mt_region_set_readonly", do_readonly, .may_fail = true },
 	{ "mt_region_set_nonvolatile", do_nonvolatile, .may_fail = true },
+	{ "mt_region_set_unmergeable", do_unmergeable, .may_fail = true },
 	{ "mt_region_set_rom_mode", do_rom_mode, .may_fail = true },
 	{ "mt_region_set_alias_offset", do_alias_offset, .may_fail = true },
 	{ "mt_space_create", do_space, true, .same = true },

@@ -211,17 +211,18 @@ t_append(char *s, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* "0-fff ram+0 r", with the flags r, d, n that are set. */
+/* "0-fff ram+0 r", with the flags r, d, n, u that are set. */
 static T_UNUSED void
 t_append_section(char *s, const struct mt_section *sec)
 {
 	t_append(s, "%" PRIx64 "-%" PRIx64 " %s+%" PRIx64, sec->range.first,
 	    sec->range.last, mt_region_name(sec->region), sec->off);
 	if (sec->flags != 0)
-		t_append(s, " %s%s%s",
+		t_append(s, " %s%s%s%s",
 		    sec->flags & MT_SECTION_READONLY ? "r" : "",
 		    sec->flags & MT_SECTION_ROM_MODE ? "d" : "",
-		    sec->flags & MT_SECTION_NONVOLATILE ? "n" : "");
+		    sec->flags & MT_SECTION_NONVOLATILE ? "n" : "",
+		    sec->flags & MT_SECTION_UNMERGEABLE ? "u" : "");
 }
 
 /* The sections of a view, separated by ", ". */

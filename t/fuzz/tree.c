@@ -81,6 +81,8 @@ ask(const struct node *n, mt_addr off, unsigned int flags)
 		flags |= MT_SECTION_READONLY;
 	if (mt_region_nonvolatile(n->r))
 		flags |= MT_SECTION_NONVOLATILE;
+	if (mt_region_unmergeable(n->r))
+		flags |= MT_SECTION_UNMERGEABLE;
 	for (c = w.nodes; c < w.nodes + NODES; c++) {
 		if (c->r == NULL || mt_region_parent(c->r) != n->r ||
 		    off < mt_region_addr(c->r) || (by != NULL && wins(by, c)))
@@ -141,7 +143,8 @@ check_view(const struct mt_view *v, const struct seat *s)
 		check(n == 0 || sec.range.first != before.range.last + 1 ||
 		    sec.region != before.region || sec.flags != before.flags ||
 		    sec.off != before.off + (before.range.last -
-		    before.range.first) + 1);
+		    before.range.first) + 1 ||
+		    (sec.flags & MT_SECTION_UNMERGEABLE) != 0);
 		if (s != NULL && s->listening) {
 			check(n < s->n);
 			check(same(&sec, &s->mirror[n]));
@@ -473,8 +476,8 @@ change(struct node *n)
 		    errno == EINVAL);
 		break;
 	case 4:
-		check(mt_region_set_nonvolatile(n->r, on) == 0 ||
-		    errno == EINVAL);
+		check(((addr & 2) != 0 ? mt_region_set_unmergeable(n->r, on) :
+		    mt_region_set_nonvolatile(n->r, on)) == 0);
 		break;
 	case 5:
 		check(mt_region_set_rom_mode(n->r, on) == 0 ||
