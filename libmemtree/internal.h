@@ -153,7 +153,7 @@ struct mt_topology {
 	uint64_t visit;			/* [t] stamp of the last walk */
 	uint64_t builds;		/* [t] number of the last build */
 	LIST_HEAD(, mt__root) dirty_roots;	/* [t] */
-	SLIST_HEAD(, mt__undo) undo;	/* [t] newest first */
+	SLIST_HEAD(mt__undos, mt__undo) undo;	/* [t] newest first */
 	struct mt_region **scratch;	/* [t] children of windows, a stack */
 	size_t scratch_n;		/* [t] */
 	size_t scratch_room;		/* [t] */
@@ -227,7 +227,7 @@ struct mt_region {
 	const struct mt_io_ops *ops;	/* [I] NULL: no callbacks */
 	void *arg;			/* [I] */
 	struct mt_region *target;	/* [I] of an alias, counted */
-	mt_addr created_last;		/* [I] */
+	mt_addr max_last;		/* [I] to which it can be resized */
 	/* ram.c */
 	uint8_t *ptr;			/* [I] NULL if not memory */
 	size_t map_len;			/* [I] 0: not ours to unmap */
@@ -247,6 +247,8 @@ struct mt_region {
 	struct mt__root *root;		/* [t] NULL: root of no space */
 	void *owner;			/* [I] once set */
 	void (*owner_put)(void *);
+	void (*resized)(void *, struct mt_region *, mt_addr); /* [t] once */
+	void *resized_arg;		/* [t] */
 };
 
 /* Put r into a state: what changes and rollbacks share.  Does not log. */

@@ -99,13 +99,15 @@ mt__ram_init(struct mt_region *r, const struct mt_backing *b)
 
 	if (b == NULL)
 		b = &anon;
+	r->max_last = b->max_last != 0 ? b->max_last : r->state.last;
 	/* Whole pages of it have to fit as well. */
-	if (r->created_last >= PTRDIFF_MAX - 65536) {
+	if (r->max_last >= PTRDIFF_MAX - 65536) {
 		errno = EFBIG;
 		return (-1);
 	}
-	len = (size_t)r->created_last + 1;
-	if ((b->flags & ~(MT_BACKING_RDONLY | MT_BACKING_KEEP_FD)) != 0) {
+	len = (size_t)r->max_last + 1;
+	if (r->max_last < r->state.last ||
+	    (b->flags & ~(MT_BACKING_RDONLY | MT_BACKING_KEEP_FD)) != 0) {
 		errno = EINVAL;
 		return (-1);
 	}

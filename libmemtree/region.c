@@ -42,7 +42,7 @@ create(struct mt_topology *t, enum mt_kind kind, const char *name,
 	r->topology = t;
 	atomic_init(&r->refs, 1);
 	r->kind = kind;
-	r->created_last = last;
+	r->max_last = MT_LAST_MAX;
 	r->fd = -1;
 	r->state.last = last;
 	r->state.enabled = true;
@@ -296,6 +296,30 @@ mt_region_set_owner(struct mt_region *r, void *owner, void (*put)(void *))
 	return (0);
 }
 
+int
+mt_region_set_resized(struct mt_region *r,
+    void (*fn)(void *, struct mt_region *, mt_addr), void *arg)
+{
+	bool taken;
+	int error;
+
+	if (fn == NULL) {
+		errno = EINVAL;
+		return (-1);
+	}
+	taken = lock_tree(r->topology);
+	if ((error = r->resized != NULL ? EBUSY : 0) == 0) {
+		r->resized = fn;
+		r->resized_arg = arg;
+	}
+	unlock_tree(r->topology, taken);
+	if (error != 0) {
+		errno = error;
+		return (-1);
+	}
+	return (0);
+}
+
 /* --- changes ------------------------------------------------------------- */
 
 void
@@ -433,7 +457,7 @@ mt_region_resize(struct mt_region *r, mt_addr last)
 
 	if (mt_topology_begin(r->topology) == -1)
 		return (-1);
-	if (r->ptr != NULL && last > r->created_last)
+	if (last > r->max_last)
 		return (refuse(r, EINVAL));
 	if (r->state.last == last)
 		return (refuse(r, 0));
@@ -487,6 +511,12 @@ enum mt_kind
 mt_region_kind(const struct mt_region *r)
 {
 	return (r->kind);
+}
+
+mt_addr
+mt_region_max_last(const struct mt_region *r)
+{
+	return (r->max_last);
 }
 
 struct mt_topology *

@@ -121,6 +121,7 @@ struct mt_backing {
 	void *ptr;			/* MT_BACKING_PTR */
 	int fd;				/* MT_BACKING_FD */
 	off_t fd_off;			/* byte in fd of the region's offset 0 */
+	mt_addr max_last;		/* may grow up to this; 0: not */
 };
 
 /*
@@ -159,15 +160,19 @@ struct mt_region *mt_region_create_alias(struct mt_topology *t,
  * ROM are set through mt_region_ptr(), mt_space_write_rom() or a backing that
  * holds them already.
  *
- * Units:   last as above; at most PTRDIFF_MAX bytes in all.
+ * With backing->max_last the region can be resized up to that.  All of it is
+ * there from the beginning and stays where it is: what is mapped, cached or
+ * pointed to stays valid, and bytes that were cut off come back as they were.
+ *
+ * Units:   last and max_last as above; at most PTRDIFF_MAX bytes in all.
  * Owns:    the caller keeps backing and its fd, which is not needed once this
  *          returns; MT_BACKING_PTR memory must live until the region is
  *          released (see mt_region_set_owner()).
  * Context: any thread.
  * Returns: the region, or NULL with errno set.
  * Errors:  ENOMEM, EINVAL (a NULL ptr, unknown flags, an unaligned or
- *          negative fd_off), EFBIG (too long to map), and those of mmap(2)
- *          and memfd_create(2).
+ *          negative fd_off, max_last below last), EFBIG (too long to
+ *          map), and those of mmap(2) and memfd_create(2).
  * Since:   0.1
  */
 struct mt_region *mt_region_create_ram(struct mt_topology *t,
@@ -242,6 +247,23 @@ int	mt_region_set_owner(struct mt_region *r, void *owner,
 	    void (*put)(void *owner));
 
 /*
+ * Have fn(arg, r, last) called after each commit that gave r another size than
+ * it had before, once a commit, with the size that it has now.
+ *
+ * Context: fn runs on the committing thread, after the new views are published
+ *          and the listeners called, with no lock of the library held and the
+ *          transaction over; it may do what the caller of the commit may,
+ *          resize r again included.  Of two threads that commit, the one that
+ *          was later may call first: mt_region_last() tells what is true now.
+ * Returns: 0, or -1 with errno set.
+ * Errors:  EBUSY (there is one), EINVAL (fn is NULL).
+ * Since:   0.1
+ */
+int	mt_region_set_resized(struct mt_region *r,
+	    void (*fn)(void *arg, struct mt_region *r, mt_addr last),
+	    void *arg);
+
+/*
  * Make child visible in parent at off.  Among siblings that overlap the
  * higher prio wins, and the latest added among equals.  What lies past the
  * end of parent, or past 2^64, is clipped, not rejected.
@@ -271,7 +293,7 @@ int	mt_region_del(struct mt_region *child);
 /*
  * Change a region in place.  A move to another offset also puts the region in
  * front of its equals, as taking it out and adding it again would.  What has
- * memory can be resized up to its size at creation.  ROM is and stays
+ * memory can be resized up to mt_region_max_last().  ROM is and stays
  * read-only.  What is read-only on the way refuses writes to memory;
  * the callbacks of a device behind it are called all the same.  What is
  * unmergeable on the way makes sections that never join a neighbour: each is
@@ -295,6 +317,7 @@ int	mt_region_set_alias_offset(struct mt_region *r, mt_addr off);
  * Look at a region.  mt_region_parent() and mt_region_target() lend, they
  * give no reference.  mt_region_ptr() is the host memory of RAM, ROM, ROM and
  * RAM devices, or NULL.  mt_region_arg() is the arg of its callbacks.
+ * mt_region_max_last() is how large it can be made.
  *
  * Context: any thread.  What a change can change is read under the writer
  *          lock, so it waits for the transaction of another thread; hold one
@@ -304,6 +327,7 @@ int	mt_region_set_alias_offset(struct mt_region *r, mt_addr off);
 const char *mt_region_name(const struct mt_region *r);
 enum mt_kind mt_region_kind(const struct mt_region *r);
 mt_addr	mt_region_last(const struct mt_region *r);
+mt_addr	mt_region_max_last(const struct mt_region *r);
 mt_addr	mt_region_addr(const struct mt_region *r);
 int	mt_region_prio(const struct mt_region *r);
 bool	mt_region_enabled(const struct mt_region *r);

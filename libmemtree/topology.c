@@ -119,6 +119,55 @@ mt__topology_log(struct mt_topology *t, struct mt_region *r)
 	return (0);
 }
 
+/*
+ * Of what has been logged keep one entry, with the size that it has now, for
+ * each region that has another one than before and has somebody who asked.
+ * So who is to be told after the commit is known without an allocation.
+ */
+static void
+keep_resized(struct mt_topology *t, struct mt__undos *resized)
+{
+	struct mt__undos all = SLIST_HEAD_INITIALIZER(all);
+	struct mt__undo *u;
+	struct mt_region *r;
+	bool first;
+
+	while ((u = SLIST_FIRST(&t->undo)) != NULL) {
+		SLIST_REMOVE_HEAD(&t->undo, entry);
+		SLIST_INSERT_HEAD(&all, u, entry);
+	}
+	t->visit++;
+	/* Oldest first: the first of a region tells how it was before. */
+	while ((u = SLIST_FIRST(&all)) != NULL) {
+		SLIST_REMOVE_HEAD(&all, entry);
+		r = u->region;
+		first = r->visited != t->visit;
+		r->visited = t->visit;
+		if (first && r->resized != NULL &&
+		    r->state.last != u->state.last) {
+			u->state.last = r->state.last;
+			SLIST_INSERT_HEAD(resized, u, entry);
+		} else
+			SLIST_INSERT_HEAD(&t->undo, u, entry);
+	}
+}
+
+/* Tell them, with no lock held. */
+static void
+tell_resized(struct mt__undos *resized)
+{
+	struct mt__undo *u;
+
+	while ((u = SLIST_FIRST(resized)) != NULL) {
+		SLIST_REMOVE_HEAD(resized, entry);
+		u->region->resized(u->region->resized_arg, u->region,
+		    u->state.last);
+		mt_region_put(u->parent);
+		mt_region_put(u->region);
+		free(u);
+	}
+}
+
 static void
 drop_undo(struct mt_topology *t, bool restore)
 {
@@ -432,6 +481,7 @@ int
 mt_topology_commit(struct mt_topology *t)
 {
 	struct mt__undo *u;
+	struct mt__undos resized = SLIST_HEAD_INITIALIZER(resized);
 	int error = 0;
 
 	if (!mt__topology_is_mine(t) || t->notifying) {
@@ -452,6 +502,8 @@ mt_topology_commit(struct mt_topology *t)
 		SLIST_FOREACH(u, &t->undo, entry)
 			mt__dirty_commit(u->region);
 	t->relogged = false;
+	if (error == 0)
+		keep_resized(t, &resized);
 	drop_undo(t, error != 0);
 	if (error != 0)
 		forget(t);
@@ -462,5 +514,6 @@ mt_topology_commit(struct mt_topology *t)
 		errno = error;
 		return (-1);
 	}
+	tell_resized(&resized);
 	return (0);
 }

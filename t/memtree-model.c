@@ -30,7 +30,7 @@ struct node {
 	struct world *w;
 	enum mt_kind kind;
 	mt_addr last;
-	mt_addr created_last;
+	mt_addr max_last;		/* of what has memory */
 	bool enabled, readonly, nonvolatile, unmergeable, rom_mode;
 	struct node *target;
 	mt_addr alias_off;
@@ -259,11 +259,18 @@ pick_addr(struct world *w)
 	}
 }
 
+/* Has it memory? */
+static bool
+is_limited(enum mt_kind kind)
+{
+	return (kind == MT_RAM || kind == MT_ROM || kind == MT_ROM_DEVICE ||
+	    kind == MT_RAM_DEVICE);
+}
+
 static mt_addr
 pick_last(struct world *w, enum mt_kind kind)
 {
-	bool limited = kind == MT_RAM || kind == MT_ROM ||
-	    kind == MT_ROM_DEVICE || kind == MT_RAM_DEVICE;
+	bool limited = is_limited(kind);
 
 	if (!limited && t_below(&w->seed, 4) == 0)
 		return (t_below(&w->seed, 2) == 0 ? MT_LAST_MAX :
@@ -274,13 +281,17 @@ pick_last(struct world *w, enum mt_kind kind)
 static void
 create(struct world *w, struct node *n, enum mt_kind kind)
 {
+	struct mt_backing backing = { .kind = MT_BACKING_ANON };
 	char name[8];
 	size_t i;
 
 	snprintf(name, sizeof(name), "n%zu", (size_t)(n - w->node));
 	*n = (struct node){ .w = w, .kind = kind, .enabled = true,
 	    .rom_mode = kind == MT_ROM_DEVICE };
-	n->last = n->created_last = pick_last(w, kind);
+	n->last = n->max_last = pick_last(w, kind);
+	if (is_limited(kind) && t_below(&w->seed, 2) == 0)
+		n->max_last += t_below(&w->seed, MEMORY - n->last);
+	backing.max_last = n->max_last;
 	for (i = 0; i < MEMORY; i++) {
 		n->memory[i] = (uint8_t)t_random(&w->seed);
 		n->regs[i] = n->device[i] = (uint8_t)t_random(&w->seed);
@@ -296,17 +307,18 @@ create(struct world *w, struct node *n, enum mt_kind kind)
 		    n->alias_off, n->last);
 		break;
 	case MT_RAM:
-		n->r = mt_region_create_ram(w->t, name, n->last, NULL);
+		n->r = mt_region_create_ram(w->t, name, n->last, &backing);
 		break;
 	case MT_ROM:
-		n->r = mt_region_create_rom(w->t, name, n->last, NULL);
+		n->r = mt_region_create_rom(w->t, name, n->last, &backing);
 		break;
 	case MT_ROM_DEVICE:
-		n->r = mt_region_create_rom_device(w->t, name, n->last, NULL,
-		    &byte_ops, n);
+		n->r = mt_region_create_rom_device(w->t, name, n->last,
+		    &backing, &byte_ops, n);
 		break;
 	case MT_RAM_DEVICE:
-		n->r = mt_region_create_ram_device(w->t, name, n->last, NULL);
+		n->r = mt_region_create_ram_device(w->t, name, n->last,
+		    &backing);
 		break;
 	case MT_IO:
 		n->r = mt_region_create_io(w->t, name, n->last, &byte_ops, n);
@@ -317,7 +329,8 @@ create(struct world *w, struct node *n, enum mt_kind kind)
 	}
 	must(n->r != NULL);
 	if (mt_region_ptr(n->r) != NULL)
-		memcpy(mt_region_ptr(n->r), n->memory, (size_t)n->last + 1);
+		memcpy(mt_region_ptr(n->r), n->memory,
+		    (size_t)n->max_last + 1);
 }
 
 static enum mt_kind
@@ -395,7 +408,7 @@ change_size(struct world *w)
 	struct node *n = pick(w);
 	mt_addr last = pick_last(w, n->kind);
 	bool too_large = mt_region_ptr(n->r) != NULL &&
-	    last > n->created_last;
+	    last > n->max_last;
 
 	expect(w, "resize", n, mt_region_resize(n->r, last),
 	    too_large ? EINVAL : 0);
@@ -779,7 +792,7 @@ check_write(struct world *w, unsigned int s, mt_addr addr, size_t len)
 			    "of %s", s, addr, len, mt_region_name(n->r));
 		if (mt_region_ptr(n->r) != NULL &&
 		    memcmp(mt_region_ptr(n->r), n->memory,
-		    (size_t)n->created_last + 1) != 0)
+		    (size_t)n->max_last + 1) != 0)
 			wrong(w, "space %u, write %" PRIx64 "/%zu: memory "
 			    "of %s", s, addr, len, mt_region_name(n->r));
 	}

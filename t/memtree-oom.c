@@ -176,6 +176,7 @@ struct world {
 	struct t_dev dev;
 	struct mt_mapping map;
 	bool mapped;
+	int resized;			/* calls that told of it */
 	int fd;
 	FILE *fp;
 };
@@ -301,6 +302,27 @@ static int
 do_resize(struct world *w)
 {
 	return (mt_region_resize(w->ram, 0x123));
+}
+
+static int
+do_grow(struct world *w)
+{
+	return (mt_region_resize(w->ram, 0x17ff));
+}
+
+static void
+resized(void *arg, struct mt_region *r, mt_addr last)
+{
+	struct world *w = arg;
+
+	(void)r, (void)last;
+	w->resized++;
+}
+
+static int
+do_set_resized(struct world *w)
+{
+	return (mt_region_set_resized(w->orphan, resized, w));
 }
 
 static int
@@ -641,12 +663,14 @@ static const struct call {
 	{ "mt_region_create_ram_device", do_ram_device, true, .same = true },
 	{ "mt_region_create_io", do_io, true, .same = true },
 	{ "mt_region_set_owner", do_owner, false, .same = true },
+	{ "mt_region_set_resized", do_set_resized, false, .same = true },
 	{ "mt_region_add", do_add, .may_fail = true },
 	{ "mt_region_del", do_del, .may_fail = true },
 	{ "mt_region_move", do_move, .may_fail = true },
 	{ "mt_region_move in a transaction", do_inner, true,
 	    .before = before_inner, .after = after_inner },
 	{ "mt_region_resize", do_resize, .may_fail = true },
+	{ "mt_region_resize (grown)", do_grow, .may_fail = true },
 	{ "mt_region_set_enabled", do_enable, .may_fail = true },
 	{ "mt_region_set_readonly", do_readonly, .may_fail = true },
 	{ "mt_region_set_nonvolatile", do_nonvolatile, .may_fail = true },
@@ -686,6 +710,9 @@ static const struct call {
 static void
 begin(struct world *w)
 {
+	static const struct mt_backing growable = {
+	    .kind = MT_BACKING_ANON, .max_last = 0x1fff };
+
 	memset(w, 0, sizeof(*w));
 	w->dev = (struct t_dev)T_DEV(.endian = MT_LITTLE);
 	w->l2.arg = &w->l2;
@@ -696,7 +723,9 @@ begin(struct world *w)
 	w->t = t_topology();
 	w->root = t_container(w->t, "root", 0x10000);
 	w->box = t_container(w->t, "box", 0x1000);
-	w->ram = t_ram(w->t, "ram", 0x1000);
+	w->ram = mt_region_create_ram(w->t, "ram", 0xfff, &growable);
+	must(w->ram != NULL);
+	must(mt_region_set_resized(w->ram, resized, w) == 0);
 	w->rom = t_rom(w->t, "rom", 0x1000);
 	w->romd = t_romd(w->t, "romd", 0x1000, &w->dev);
 	w->io = t_io(w->t, "io", 0x1000, &w->dev);
@@ -765,7 +794,8 @@ picture(struct world *w)
 	fprintf(fp, "%s\n%s\n%s\n", t_space_text(w->sp),
 	    t_space_text(w->sp2), w->l.text);
 	fprintf(fp, "%x\n", mt_region_log(w->ram));
-	fprintf(fp, "%p %p %p", (void *)mt_region_parent(w->orphan),
+	fprintf(fp, "%d %p %p %p", w->resized,
+	    (void *)mt_region_parent(w->orphan),
 	    (void *)mt_region_parent(w->rom), (void *)mt_region_parent(w->io));
 	fclose(fp);
 	return (text);
