@@ -60,6 +60,7 @@ MT_SRCS		= \
 	libmemtree/dump.c \
 	libmemtree/dump-dot.c \
 	libmemtree/dump-svg.c \
+	libmemtree/guard.c \
 	libmemtree/listener.c \
 	libmemtree/ram.c \
 	libmemtree/reclaim.c \
@@ -77,6 +78,7 @@ MT_HDRS		= \
 	libmemtree/dirty.h \
 	libmemtree/dma.h \
 	libmemtree/dump.h \
+	libmemtree/guard.h \
 	libmemtree/listener.h \
 	libmemtree/memtree.h \
 	libmemtree/region.h \

@@ -312,11 +312,18 @@ buf_size(const struct mt__hit *hit, size_t len, bool is_write)
 }
 
 /*
- * Is this a place where a callback would be called?  A RAM device is memory
- * in all but the way that it is accessed: read-only counts, memory_only does
- * not.
+ * A RAM device is memory in all but the way that it is accessed: read-only
+ * counts, memory_only does not.
  */
-static bool
+static __attribute__((noinline)) bool
+is_ram_device(const struct mt__hit *hit, bool is_write, bool debug)
+{
+	return (!is_write || (hit->span->flags & MT_SECTION_READONLY) == 0 ||
+	    (debug && !hit->span->region->write_protected));
+}
+
+/* Is this a place where a callback would be called? */
+ALWAYS_INLINE bool
 is_device(const struct mt__hit *hit, bool is_write, struct mt_attrs attrs)
 {
 	const struct mt_region *r;
@@ -324,10 +331,9 @@ is_device(const struct mt__hit *hit, bool is_write, struct mt_attrs attrs)
 	if (hit->span == NULL || hit->host != NULL)
 		return (false);
 	r = hit->span->region;
-	if (r->kind != MT_RAM_DEVICE)
-		return (r->ops != NULL && !attrs.memory_only);
-	return (!is_write || (hit->span->flags & MT_SECTION_READONLY) == 0 ||
-	    (attrs.debug && !r->write_protected));
+	if (r->kind == MT_RAM_DEVICE)
+		return (is_ram_device(hit, is_write, attrs.debug));
+	return (r->ops != NULL && !attrs.memory_only);
 }
 
 /*
@@ -344,8 +350,8 @@ too_wide(const struct mt__hit *hit, unsigned int size)
 }
 
 /* One step of a longer access, at a device. */
-static enum mt_result
-device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
+ALWAYS_INLINE enum mt_result
+call_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
     bool is_write, struct mt_attrs attrs)
 {
 	const struct mt_region *r = hit->span->region;
@@ -367,6 +373,33 @@ device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
 	return (res);
 }
 
+/* The same with a guard or a lock around it; rare, so out of the way. */
+static __attribute__((noinline)) enum mt_result
+fenced_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
+    bool is_write, struct mt_attrs attrs)
+{
+	struct mt__inside in;
+	enum mt_result res;
+
+	if (!mt__guard_enter(hit->span->region, &in)) {
+		if (!is_write)
+			memset(buf, 0, size);
+		return (MT_DENIED);
+	}
+	res = call_step(hit, buf, size, is_write, attrs);
+	mt__guard_leave(&in);
+	return (res);
+}
+
+static enum mt_result
+device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
+    bool is_write, struct mt_attrs attrs)
+{
+	if (hit->span->region->fenced)
+		return (fenced_step(hit, buf, size, is_write, attrs));
+	return (call_step(hit, buf, size, is_write, attrs));
+}
+
 /*
  * A buffer for a device, which it may complete later.  What has been read by
  * one that failed is zeroed: nothing of ours must pass for it.
@@ -376,6 +409,7 @@ device_buf(struct mt__reader *rd, const struct mt__hit *hit, uint8_t *buf,
     size_t len, bool is_write, struct mt_attrs attrs)
 {
 	const struct mt_region *r = hit->span->region;
+	struct mt__inside in;
 	enum mt_result res;
 
 	if (r->ops->submit_buf != NULL) {
@@ -389,10 +423,14 @@ device_buf(struct mt__reader *rd, const struct mt__hit *hit, uint8_t *buf,
 			return (mt__defer_wait(rd, hit, buf, len, is_write,
 			    attrs));
 	}
-	if (is_write)
-		return (r->ops->write_buf(r->arg, hit->off, buf, len, attrs));
-	res = r->ops->read_buf(r->arg, hit->off, buf, len, attrs);
-	if (res != MT_OK)
+	res = MT_DENIED;
+	if (mt__enter(r, &in)) {
+		res = is_write ?
+		    r->ops->write_buf(r->arg, hit->off, buf, len, attrs) :
+		    r->ops->read_buf(r->arg, hit->off, buf, len, attrs);
+		mt__leave(r, &in);
+	}
+	if (res != MT_OK && !is_write)
 		memset(buf, 0, len);
 	return (res);
 }
@@ -595,14 +633,77 @@ in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
 	    accepts(hit->span->region, hit->off, size, is_write, attrs));
 }
 
+/* Load or store by one access, if one region takes it: its result, or -1. */
+ALWAYS_INLINE int
+load_in_one(const struct mt__hit *hit, unsigned int size,
+    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+{
+	const struct mt_region *r;
+	enum mt_result res;
+
+	if (!in_one(hit, size, false, attrs))
+		return (-1);
+	r = hit->span->region;
+	res = call_read(r, hit->off, size, val, attrs);
+	*val = convert(*val, size, r->ops->endian, order);
+	return ((int)res);
+}
+
+ALWAYS_INLINE int
+store_in_one(const struct mt__hit *hit, unsigned int size,
+    enum mt_endian order, uint64_t val, struct mt_attrs attrs)
+{
+	const struct mt_region *r;
+
+	if (!in_one(hit, size, true, attrs))
+		return (-1);
+	r = hit->span->region;
+	return ((int)call_write(r, hit->off, size,
+	    convert(val, size, order, r->ops->endian), attrs));
+}
+
+/* The same with a guard or a lock; what is refused is done with. */
+static __attribute__((noinline)) int
+fenced_load(const struct mt__hit *hit, unsigned int size,
+    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+{
+	struct mt__inside in;
+	int res;
+
+	if (!mt__guard_enter(hit->span->region, &in))
+		return (MT_DENIED);
+	res = load_in_one(hit, size, order, val, attrs);
+	mt__guard_leave(&in);
+	return (res);
+}
+
+static __attribute__((noinline)) int
+fenced_store(const struct mt__hit *hit, unsigned int size,
+    enum mt_endian order, uint64_t val, struct mt_attrs attrs)
+{
+	struct mt__inside in;
+	int res;
+
+	if (!mt__guard_enter(hit->span->region, &in))
+		return (MT_DENIED);
+	res = store_in_one(hit, size, order, val, attrs);
+	mt__guard_leave(&in);
+	return (res);
+}
+
+static bool
+is_fenced(const struct mt__hit *hit)
+{
+	return (hit->span != NULL && hit->span->region->fenced);
+}
+
 ALWAYS_INLINE enum mt_result
 load_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
 {
-	const struct mt_region *r;
-	enum mt_result res = MT_OK;
 	struct mt__hit hit;
 	uint64_t buf = 0;
+	int res;
 
 	*val = 0;
 	if (!size_ok(size))
@@ -611,24 +712,24 @@ load_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
 	if (hit.host != NULL && hit.room >= size - 1) {
 		copy(&buf, hit.host, size);
 		*val = value_of(&buf, size, order);
-	} else if (in_one(&hit, size, false, attrs)) {
-		r = hit.span->region;
-		res = call_read(r, hit.off, size, val, attrs);
-		*val = convert(*val, size, r->ops->endian, order);
-	} else {
-		res = mt__access(rd, addr, &buf, size, false, attrs);
-		*val = value_of(&buf, size, order);
+		return (MT_OK);
 	}
-	return (res);
+	res = is_fenced(&hit) ? fenced_load(&hit, size, order, val, attrs) :
+	    load_in_one(&hit, size, order, val, attrs);
+	if (res != -1)
+		return ((enum mt_result)res);
+	res = (int)mt__access(rd, addr, &buf, size, false, attrs);
+	*val = value_of(&buf, size, order);
+	return ((enum mt_result)res);
 }
 
 ALWAYS_INLINE enum mt_result
 store_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t val, struct mt_attrs attrs)
 {
-	const struct mt_region *r;
 	struct mt__hit hit;
 	uint64_t buf = 0;
+	int res;
 
 	if (!size_ok(size))
 		return (MT_DECODE);
@@ -640,11 +741,11 @@ store_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
 		mt__wrote(hit.span->region, hit.off, size);
 		return (MT_OK);
 	}
-	if (!in_one(&hit, size, true, attrs))
-		return (mt__access(rd, addr, &buf, size, true, attrs));
-	r = hit.span->region;
-	return (call_write(r, hit.off, size,
-	    convert(val, size, order, r->ops->endian), attrs));
+	res = is_fenced(&hit) ? fenced_store(&hit, size, order, val, attrs) :
+	    store_in_one(&hit, size, order, val, attrs);
+	if (res != -1)
+		return ((enum mt_result)res);
+	return (mt__access(rd, addr, &buf, size, true, attrs));
 }
 
 enum mt_result
@@ -696,12 +797,17 @@ device_valid(const struct mt__hit *hit, mt_addr addr, size_t len,
 {
 	const struct mt_region *r = hit->span->region;
 	size_t step = buf_size(hit, len, is_write);
+	struct mt__inside in;
 
-	if (step != 0)
-		return (step);
-	step = step_size(hit, r->ops->qemu_exact ? addr : hit->off, len);
-	*ok = !too_wide(hit, (unsigned int)step) &&
-	    accepts(r, hit->off, (unsigned int)step, is_write, attrs);
+	if (!(*ok = mt__enter(r, &in)))
+		return (len);
+	if (step == 0) {
+		step = step_size(hit, r->ops->qemu_exact ? addr : hit->off,
+		    len);
+		*ok = !too_wide(hit, (unsigned int)step) &&
+		    accepts(r, hit->off, (unsigned int)step, is_write, attrs);
+	}
+	mt__leave(r, &in);
 	return (step);
 }
 

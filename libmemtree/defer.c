@@ -133,8 +133,17 @@ mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
     size_t len, bool is_write, struct mt_attrs attrs)
 {
 	struct mt_region *r = hit->span->region;
-	struct mt_piece *piece = &acc->pieces[acc->npieces++];
+	struct mt_piece *piece;
+	struct mt__inside in;
 
+	if (!mt__enter(r, &in)) {
+		if (!is_write)
+			memset(buf, 0, len);
+		__atomic_fetch_or(&acc->result, (unsigned int)MT_DENIED,
+		    __ATOMIC_RELAXED);
+		return;
+	}
+	piece = &acc->pieces[acc->npieces++];
 	if (!acc->counted && acc->sp != NULL) {
 		pthread_mutex_lock(&acc->sp->defer_lock);
 		acc->sp->naccesses++;
@@ -149,6 +158,7 @@ mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
 	piece->over = 0;
 	__atomic_fetch_add(&acc->pending, 1, __ATOMIC_RELAXED);
 	r->ops->submit_buf(r->arg, hit->off, buf, len, is_write, attrs, piece);
+	mt__leave(r, &in);
 }
 
 void
@@ -266,6 +276,21 @@ mt_access_submit(struct mt_space *sp, struct mt_access *acc, mt_addr addr,
 	return (0);
 }
 
+/* Ask the region to give a piece up, unless this thread is in it already. */
+static bool
+cancel_piece(struct mt_piece *p)
+{
+	const struct mt_region *r = p->region;
+	struct mt__inside in;
+	bool cancelled;
+
+	if (r->ops->cancel_buf == NULL || !mt__enter(r, &in))
+		return (false);
+	cancelled = r->ops->cancel_buf(r->arg, p);
+	mt__leave(r, &in);
+	return (cancelled);
+}
+
 bool
 mt_access_cancel(struct mt_access *acc)
 {
@@ -283,8 +308,7 @@ mt_access_cancel(struct mt_access *acc)
 	for (i = 0; i < acc->npieces; i++) {
 		p = &acc->pieces[i];
 		if (__atomic_load_n(&p->over, __ATOMIC_RELAXED) != 0 ||
-		    p->region->ops->cancel_buf == NULL ||
-		    !p->region->ops->cancel_buf(p->region->arg, p))
+		    !cancel_piece(p))
 			continue;
 		end_piece(p, MT_DEVICE);
 		cancelled = true;

@@ -35,8 +35,9 @@
  *   mt_space.wait_lock	waiters for bounce budget; leaf
  *   mt_space.defer_lock	what is in flight; leaf
  *   mt_topology.reclaim.lock	hand-over to the reclaimer; leaf
- * None of them is held while a region callback or a waiter is called; the
- * writer lock is held while listeners are.
+ * None of them is held while a region callback or a waiter is called, nor while
+ * the lock that a region names is waited for; the writer lock is held while
+ * listeners are.
  */
 
 /* --- reclaim.c ----------------------------------------------------------- */
@@ -223,6 +224,7 @@ struct mt_region {
 	enum mt_kind kind;		/* [I] */
 	_Atomic(uint8_t) logging;	/* [a] clients whose bits are set */
 	uint8_t log_told;		/* [t] state.log as listeners know it */
+	bool fenced;			/* [I] has a guard or a lock */
 	char *name;			/* [I] */
 	const struct mt_io_ops *ops;	/* [I] NULL: no callbacks */
 	void *arg;			/* [I] */
@@ -247,6 +249,8 @@ struct mt_region {
 	struct mt__root *root;		/* [t] NULL: root of no space */
 	void *owner;			/* [I] once set */
 	void (*owner_put)(void *);
+	struct mt_guard *guard;		/* [I] once set; or NULL */
+	pthread_mutex_t *lock;		/* [I] once set; or NULL */
 	void (*resized)(void *, struct mt_region *, mt_addr); /* [t] once */
 	void *resized_arg;		/* [t] */
 };
@@ -310,6 +314,32 @@ mt__wrote(struct mt_region *r, mt_addr off, size_t len)
 void	mt__dirty_update(struct mt_region *r);
 void	mt__dirty_commit(struct mt_region *r);
 void	mt__dirty_fini(struct mt_region *r);
+
+/* --- guard.c ------------------------------------------------------------- */
+
+/* This thread is inside a callback of region; on its stack. */
+struct mt__inside {
+	struct mt__inside *up;		/* the callback around it */
+	const struct mt_region *region;
+	bool takes;			/* the lock, which is to be unlocked */
+};
+
+bool	mt__guard_enter(const struct mt_region *r, struct mt__inside *in);
+void	mt__guard_leave(struct mt__inside *in);
+
+/* Around callbacks: false if they must not be called, which is MT_DENIED. */
+static inline bool
+mt__enter(const struct mt_region *r, struct mt__inside *in)
+{
+	return (!r->fenced || mt__guard_enter(r, in));
+}
+
+static inline void
+mt__leave(const struct mt_region *r, struct mt__inside *in)
+{
+	if (r->fenced)
+		mt__guard_leave(in);
+}
 
 /* --- view.c -------------------------------------------------------------- */
 

@@ -19,5 +19,6 @@
 #include <libmemtree/listener.h>
 #include <libmemtree/dirty.h>
 #include <libmemtree/dump.h>
+#include <libmemtree/guard.h>
 
 #endif

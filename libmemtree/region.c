@@ -296,6 +296,47 @@ mt_region_set_owner(struct mt_region *r, void *owner, void (*put)(void *))
 	return (0);
 }
 
+/* May r be given what accesses look at?  Only while there can be none. */
+static int
+check_unused(const struct mt_region *r, const void *had, const void *gets)
+{
+	bool taken, used;
+
+	if (gets == NULL || (r->kind != MT_IO && r->kind != MT_ROM_DEVICE)) {
+		errno = EINVAL;
+		return (-1);
+	}
+	taken = lock_tree(r->topology);
+	used = had != NULL || r->state.parent != NULL || r->root != NULL ||
+	    !LIST_EMPTY(&r->aliases);
+	unlock_tree(r->topology, taken);
+	if (used) {
+		errno = EBUSY;
+		return (-1);
+	}
+	return (0);
+}
+
+int
+mt_region_set_guard(struct mt_region *r, struct mt_guard *guard)
+{
+	if (check_unused(r, r->guard, guard) == -1)
+		return (-1);
+	r->guard = guard;
+	r->fenced = true;
+	return (0);
+}
+
+int
+mt_region_set_lock(struct mt_region *r, pthread_mutex_t *lock)
+{
+	if (check_unused(r, r->lock, lock) == -1)
+		return (-1);
+	r->lock = lock;
+	r->fenced = true;
+	return (0);
+}
+
 int
 mt_region_set_resized(struct mt_region *r,
     void (*fn)(void *, struct mt_region *, mt_addr), void *arg)

@@ -79,9 +79,10 @@ struct mt_width {
  * may be because it is being or has been completed.
  *
  * Context: the accessing thread, inside a read-side section, with no lock of
- *          the library held.  Accesses, mt_dma_map() and changes of the tree
- *          are allowed; mt_topology_sync() is not, nor is waiting for a
- *          thread that calls it.
+ *          the library held, but with that of mt_region_set_lock().
+ *          Accesses, mt_dma_map() and changes of the tree are allowed;
+ *          mt_topology_sync() is not, nor is waiting for a thread that calls
+ *          it.
  * Since:   0.1
  */
 struct mt_io_ops {

@@ -509,6 +509,23 @@ do_owner(struct world *w)
 	return (mt_region_set_owner(w->orphan, &owner, t_put));
 }
 
+/* On one that nothing shows yet; it takes no memory but that region's. */
+static int
+do_fences(struct world *w)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct mt_guard guard;
+	long was = countdown;
+	int ret;
+
+	countdown = 0;
+	must(do_io(w) == 0);
+	countdown = was;
+	ret = mt_region_set_guard(w->made, &guard) == -1 ||
+	    mt_region_set_lock(w->made, &lock) == -1 ? -1 : 0;
+	return (ret);
+}
+
 static int
 do_listen(struct world *w)
 {
@@ -663,6 +680,7 @@ static const struct call {
 	{ "mt_region_create_ram_device", do_ram_device, true, .same = true },
 	{ "mt_region_create_io", do_io, true, .same = true },
 	{ "mt_region_set_owner", do_owner, false, .same = true },
+	{ "mt_region_set_guard and _lock", do_fences, false, .same = true },
 	{ "mt_region_set_resized", do_set_resized, false, .same = true },
 	{ "mt_region_add", do_add, .may_fail = true },
 	{ "mt_region_del", do_del, .may_fail = true },

@@ -3,8 +3,9 @@
 #
 # The symbols of the static libraries: all have their library's prefix, every
 # public function is there and nothing else is public, neither library uses
-# what is private to the other, and there are no writable globals.  sigbus.o
-# alone handles a signal, as the program asked it to, and keeps what that takes.
+# what is private to the other, and there are no writable globals but those
+# that each thread has for itself, which nobody contends for.  sigbus.o alone
+# handles a signal, as the program asked it to, and keeps what that takes.
 #
 # O=DIR/ CC
 
@@ -120,7 +121,7 @@ check()
 		k = split(half[1], a, / +/)
 		section = a[k]
 		split(half[2], b, / +/)
-		if (section !~ /^\.(data|bss|tdata|tbss)/ &&
+		if (section !~ /^\.(data|bss)/ &&
 		    section != "*COM*")
 			next
 		if (section ~ /^\.data\.rel\.ro/ || b[2] == section)
