@@ -61,6 +61,8 @@ MT_SRCS		= \
 	libmemtree/dump-dot.c \
 	libmemtree/dump-svg.c \
 	libmemtree/guard.c \
+	libmemtree/iommu.c \
+	libmemtree/iommu-notify.c \
 	libmemtree/listener.c \
 	libmemtree/ram.c \
 	libmemtree/reclaim.c \
@@ -79,6 +81,7 @@ MT_HDRS		= \
 	libmemtree/dma.h \
 	libmemtree/dump.h \
 	libmemtree/guard.h \
+	libmemtree/iommu.h \
 	libmemtree/listener.h \
 	libmemtree/memtree.h \
 	libmemtree/region.h \

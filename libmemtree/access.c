@@ -413,11 +413,9 @@ device_buf(struct mt__reader *rd, const struct mt__hit *hit, uint8_t *buf,
 	enum mt_result res;
 
 	if (r->ops->submit_buf != NULL) {
-		if (rd->access != NULL) {
-			mt__defer_begin(rd->access, hit, buf, len, is_write,
-			    attrs);
-			return (MT_OK);
-		}
+		if (rd->access != NULL)
+			return (mt__defer_begin(rd->access, hit, buf, len,
+			    is_write, attrs));
 		if (is_write ? r->ops->write_buf == NULL :
 		    r->ops->read_buf == NULL)
 			return (mt__defer_wait(rd, hit, buf, len, is_write,
@@ -462,6 +460,52 @@ device_access(struct mt__reader *rd, struct mt__hit *hit, uint8_t *buf,
 	}
 }
 
+/* A single value is not to be cut on the way either. */
+static enum mt_result
+access_whole(struct mt__reader *rd, mt_addr addr, uint8_t *buf,
+    unsigned int size, bool is_write, struct mt_attrs attrs)
+{
+	enum mt_result res;
+	uint64_t val = 0;
+
+	if (is_write)
+		return (mt__store(rd, addr, size, MT_HOST,
+		    value_of(buf, size, MT_HOST), attrs));
+	res = mt__load(rd, addr, size, MT_HOST, &val, attrs);
+	bytes_of(val, buf, size, MT_HOST);
+	return (res);
+}
+
+static unsigned int
+dir_of(bool is_write)
+{
+	return (is_write ? MT_IOMMU_WRITE : MT_IOMMU_READ);
+}
+
+/* What of an access one translation covers.  Returns how much that was. */
+static __attribute__((noinline)) size_t
+iommu_access(struct mt__reader *rd, const struct mt__hit *hit, uint8_t *buf,
+    size_t len, bool is_write, struct mt_attrs attrs, unsigned int *res)
+{
+	struct mt__reader in;
+	enum mt_result fault;
+	mt_addr at;
+
+	len = mt__iommu_enter(&in, rd, hit, len, dir_of(is_write),
+	    dir_of(is_write), attrs, &at, &fault);
+	if (fault != MT_OK) {
+		if (!is_write)
+			memset(buf, 0, len);
+		*res |= fault;
+		return (len);
+	}
+	*res |= len == rd->whole ?
+	    access_whole(&in, at, buf, (unsigned int)len, is_write, attrs) :
+	    mt__access(&in, at, buf, len, is_write, attrs);
+	mt__reader_leave(&in);
+	return (len);
+}
+
 enum mt_result
 mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
     bool is_write, struct mt_attrs attrs)
@@ -483,6 +527,9 @@ mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
 				copy(p, hit.host, step);
 		} else if (is_device(&hit, is_write, attrs)) {
 			step = device_access(rd, &hit, p, len, is_write,
+			    attrs, &res);
+		} else if (mt__is_iommu(&hit)) {
+			step = iommu_access(rd, &hit, p, step, is_write,
 			    attrs, &res);
 		} else {
 			if (hit.span == NULL)
@@ -535,30 +582,55 @@ mt_space_write(struct mt_space *sp, mt_addr addr, const void *buf, size_t len,
 	return (res);
 }
 
+#define CHUNK	512u
+
+static unsigned int
+set(struct mt__reader *rd, mt_addr addr, uint8_t chunk[CHUNK], size_t len,
+    struct mt_attrs attrs)
+{
+	unsigned int res = MT_OK;
+	struct mt__reader in;
+	struct mt__hit hit;
+	enum mt_result fault;
+	size_t step;
+	mt_addr at;
+
+	while (len != 0) {
+		mt__lookup(rd->view, addr, true, attrs, &hit);
+		if (mt__is_iommu(&hit)) {
+			step = mt__iommu_enter(&in, rd, &hit, len,
+			    MT_IOMMU_WRITE, MT_IOMMU_WRITE, attrs, &at, &fault);
+			res |= fault;
+			if (fault == MT_OK) {
+				res |= set(&in, at, chunk, step, attrs);
+				mt__reader_leave(&in);
+			}
+		} else {
+			/* They end at multiples of their size, like devices. */
+			step = CHUNK - addr % CHUNK;
+			if (step > len)
+				step = len;
+			res |= mt__access(rd, addr, chunk, step, true, attrs);
+		}
+		len -= step;
+		if (len != 0 && addr > MT_LAST_MAX - step)
+			return (res | MT_DECODE);
+		addr += step;
+	}
+	return (res);
+}
+
 enum mt_result
 mt_space_set(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
     struct mt_attrs attrs)
 {
 	struct mt__reader rd;
-	uint8_t chunk[512];
-	unsigned int res = MT_OK;
-	size_t step;
+	uint8_t chunk[CHUNK];
+	unsigned int res;
 
 	memset(chunk, byte, sizeof(chunk));
 	mt__reader_begin(&rd, sp);
-	while (len != 0) {
-		/* Chunks end at multiples of their size, like devices. */
-		step = sizeof(chunk) - addr % sizeof(chunk);
-		if (step > len)
-			step = len;
-		res |= mt__access(&rd, addr, chunk, step, true, attrs);
-		len -= step;
-		if (len != 0 && addr > MT_LAST_MAX - step) {
-			res |= MT_DECODE;
-			break;
-		}
-		addr += step;
-	}
+	res = set(&rd, addr, chunk, len, attrs);
 	mt__reader_end(&rd);
 	return ((enum mt_result)res);
 }
@@ -577,24 +649,31 @@ store_pieces(const struct mt__hit *hit, const uint8_t *p, size_t len)
 	}
 }
 
-enum mt_result
-mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
-    size_t len, struct mt_attrs attrs)
+static unsigned int
+write_rom(struct mt__reader *rd, mt_addr addr, const uint8_t *p, size_t len,
+    struct mt_attrs attrs)
 {
-	const uint8_t *p = buf;
-	const struct mt_view *v;
 	struct mt_region *r;
-	struct mt__hit hit;
 	unsigned int res = MT_OK;
+	struct mt__reader in;
+	struct mt__hit hit;
+	enum mt_result fault;
 	size_t step;
+	mt_addr at;
 
-	mt__read_begin(sp->topology);
-	v = mt__space_view(sp);
 	while (len != 0) {
-		mt__lookup(v, addr, true, attrs, &hit);
+		mt__lookup(rd->view, addr, true, attrs, &hit);
 		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
 		r = hit.span != NULL ? hit.span->region : NULL;
-		if (r == NULL || r->ptr == NULL || r->write_protected)
+		if (mt__is_iommu(&hit)) {
+			step = mt__iommu_enter(&in, rd, &hit, len,
+			    MT_IOMMU_WRITE, MT_IOMMU_WRITE, attrs, &at, &fault);
+			res |= fault;
+			if (fault == MT_OK) {
+				res |= write_rom(&in, at, p, step, attrs);
+				mt__reader_leave(&in);
+			}
+		} else if (r == NULL || r->ptr == NULL || r->write_protected)
 			res |= MT_DECODE;
 		else if (r->kind == MT_RAM_DEVICE)
 			store_pieces(&hit, p, step);
@@ -604,13 +683,23 @@ mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
 		}
 		p += step;
 		len -= step;
-		if (len != 0 && addr > MT_LAST_MAX - step) {
-			res |= MT_DECODE;
-			break;
-		}
+		if (len != 0 && addr > MT_LAST_MAX - step)
+			return (res | MT_DECODE);
 		addr += step;
 	}
-	mt__read_end(sp->topology);
+	return (res);
+}
+
+enum mt_result
+mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
+    size_t len, struct mt_attrs attrs)
+{
+	struct mt__reader rd;
+	unsigned int res;
+
+	mt__reader_begin(&rd, sp);
+	res = write_rom(&rd, addr, buf, len, attrs);
+	mt__reader_end(&rd);
 	return ((enum mt_result)res);
 }
 
@@ -718,6 +807,7 @@ load_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
 	    load_in_one(&hit, size, order, val, attrs);
 	if (res != -1)
 		return ((enum mt_result)res);
+	rd->whole = (uint8_t)size;
 	res = (int)mt__access(rd, addr, &buf, size, false, attrs);
 	*val = value_of(&buf, size, order);
 	return ((enum mt_result)res);
@@ -745,6 +835,7 @@ store_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
 	    store_in_one(&hit, size, order, val, attrs);
 	if (res != -1)
 		return ((enum mt_result)res);
+	rd->whole = (uint8_t)size;
 	return (mt__access(rd, addr, &buf, size, true, attrs));
 }
 
@@ -811,24 +902,45 @@ device_valid(const struct mt__hit *hit, mt_addr addr, size_t len,
 	return (step);
 }
 
-bool
-mt_space_valid(struct mt_space *sp, mt_addr addr, size_t len, bool is_write,
+static bool	valid(struct mt__reader *rd, mt_addr addr, size_t len,
+		    bool is_write, struct mt_attrs attrs);
+
+/* The same of what one translation covers: nobody hears of a fault. */
+static size_t
+iommu_valid(struct mt__reader *rd, const struct mt__hit *hit, size_t len,
+    bool is_write, struct mt_attrs attrs, bool *ok)
+{
+	struct mt__reader in;
+	enum mt_result fault;
+	mt_addr at;
+
+	len = mt__iommu_enter(&in, rd, hit, len, dir_of(is_write),
+	    MT_IOMMU_QUIET, attrs, &at, &fault);
+	if ((*ok = fault == MT_OK)) {
+		*ok = valid(&in, at, len, is_write, attrs);
+		mt__reader_leave(&in);
+	}
+	return (len);
+}
+
+static bool
+valid(struct mt__reader *rd, mt_addr addr, size_t len, bool is_write,
     struct mt_attrs attrs)
 {
-	const struct mt_view *v;
 	struct mt__hit hit;
 	bool ok = true;
 	size_t step;
 
-	mt__read_begin(sp->topology);
-	v = mt__space_view(sp);
 	while (len != 0 && ok) {
-		mt__lookup(v, addr, is_write, attrs, &hit);
+		mt__lookup(rd->view, addr, is_write, attrs, &hit);
 		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
 		if (hit.host != NULL && hit.span->region->ops != NULL &&
 		    hit.span->region->ops->qemu_exact)
 			break;		/* QEMU asks no further */
-		if (hit.host == NULL) {
+		if (mt__is_iommu(&hit))
+			step = iommu_valid(rd, &hit, step, is_write, attrs,
+			    &ok);
+		else if (hit.host == NULL) {
 			ok = is_device(&hit, is_write, attrs);
 			if (ok)
 				step = device_valid(&hit, addr, len, is_write,
@@ -839,6 +951,18 @@ mt_space_valid(struct mt_space *sp, mt_addr addr, size_t len, bool is_write,
 			ok = false;
 		addr += step;
 	}
-	mt__read_end(sp->topology);
+	return (ok);
+}
+
+bool
+mt_space_valid(struct mt_space *sp, mt_addr addr, size_t len, bool is_write,
+    struct mt_attrs attrs)
+{
+	struct mt__reader rd;
+	bool ok;
+
+	mt__reader_begin(&rd, sp);
+	ok = valid(&rd, addr, len, is_write, attrs);
+	mt__reader_end(&rd);
 	return (ok);
 }

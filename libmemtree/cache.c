@@ -82,6 +82,7 @@ begin(struct mt__reader *rd, const struct mt_cache *c)
 	rd->access = NULL;
 	rd->kept = true;
 	rd->put = false;
+	rd->depth = rd->whole = 0;
 	mt__read_begin(rd->topology);
 }
 

@@ -57,6 +57,8 @@ prepare(struct mt_access *acc, struct mt_space *sp,
 	acc->arg = arg;
 	acc->pieces = acc->own;
 	acc->npieces = 0;
+	acc->room = MT_ACCESS_PIECES;
+	acc->more = NULL;
 	acc->pending = 1;
 	acc->result = MT_OK;
 	acc->counted = false;
@@ -66,10 +68,16 @@ prepare(struct mt_access *acc, struct mt_space *sp,
 static void
 clean(struct mt_access *acc)
 {
+	struct mt_piece *p;
 	size_t i;
 
 	for (i = 0; i < acc->npieces; i++)
 		mt_region_put(acc->pieces[i].region);
+	while ((p = acc->more) != NULL) {
+		acc->more = p->next;
+		mt_region_put(p->region);
+		free(p);
+	}
 	if (acc->pieces != acc->own)
 		free(acc->pieces);
 }
@@ -128,7 +136,22 @@ end_piece(struct mt_piece *piece, enum mt_result res)
 	__atomic_store_n(&piece->over, 1, __ATOMIC_RELAXED);
 }
 
-void
+static struct mt_piece *
+new_piece(struct mt_access *acc)
+{
+	struct mt_piece *p;
+
+	if (acc->npieces < acc->room)
+		return (&acc->pieces[acc->npieces++]);
+	/* Only translating tells what is behind an IOMMU. */
+	if ((p = malloc(sizeof(*p))) == NULL)
+		return (NULL);
+	p->next = acc->more;
+	acc->more = p;
+	return (p);
+}
+
+enum mt_result
 mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
     size_t len, bool is_write, struct mt_attrs attrs)
 {
@@ -139,11 +162,14 @@ mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
 	if (!mt__enter(r, &in)) {
 		if (!is_write)
 			memset(buf, 0, len);
-		__atomic_fetch_or(&acc->result, (unsigned int)MT_DENIED,
-		    __ATOMIC_RELAXED);
-		return;
+		return (MT_DENIED);
 	}
-	piece = &acc->pieces[acc->npieces++];
+	if ((piece = new_piece(acc)) == NULL) {
+		mt__leave(r, &in);
+		if (!is_write)
+			memset(buf, 0, len);
+		return (MT_DEVICE);
+	}
 	if (!acc->counted && acc->sp != NULL) {
 		pthread_mutex_lock(&acc->sp->defer_lock);
 		acc->sp->naccesses++;
@@ -159,6 +185,7 @@ mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
 	__atomic_fetch_add(&acc->pending, 1, __ATOMIC_RELAXED);
 	r->ops->submit_buf(r->arg, hit->off, buf, len, is_write, attrs, piece);
 	mt__leave(r, &in);
+	return (MT_OK);
 }
 
 void
@@ -202,7 +229,8 @@ mt__defer_wait(struct mt__reader *rd, const struct mt__hit *hit, void *buf,
 	struct mt_access acc;
 
 	prepare(&acc, NULL, wake, &s);
-	mt__defer_begin(&acc, hit, buf, len, is_write, attrs);
+	__atomic_fetch_or(&acc.result, (unsigned int)mt__defer_begin(&acc, hit,
+	    buf, len, is_write, attrs), __ATOMIC_RELAXED);
 	if (drop(&acc))
 		finish(&acc);
 	else {
@@ -220,7 +248,10 @@ mt__defer_wait(struct mt__reader *rd, const struct mt__hit *hit, void *buf,
 
 /* --- submitting ---------------------------------------------------------- */
 
-/* In how many pieces can an access be in flight?  At most so many. */
+/*
+ * In how many pieces can an access be in flight?  At most so many, and what
+ * IOMMUs add.
+ */
 static size_t
 count_pieces(const struct mt_view *v, mt_addr addr, size_t len, bool is_write,
     struct mt_attrs attrs)
@@ -264,6 +295,7 @@ mt_access_submit(struct mt_space *sp, struct mt_access *acc, mt_addr addr,
 			errno = ENOMEM;
 			return (-1);
 		}
+		acc->room = n;
 	}
 	rd.access = acc;
 	res = mt__access(&rd, addr, buf, len, is_write, attrs);
@@ -276,19 +308,27 @@ mt_access_submit(struct mt_space *sp, struct mt_access *acc, mt_addr addr,
 	return (0);
 }
 
-/* Ask the region to give a piece up, unless this thread is in it already. */
+/*
+ * Ask the region to give up its piece, if it has it still, and this thread is
+ * not in it already.
+ */
 static bool
-cancel_piece(struct mt_piece *p)
+cancel_piece(struct mt_access *acc, struct mt_piece *p)
 {
 	const struct mt_region *r = p->region;
 	struct mt__inside in;
 	bool cancelled;
 
-	if (r->ops->cancel_buf == NULL || !mt__enter(r, &in))
+	if (__atomic_load_n(&p->over, __ATOMIC_RELAXED) != 0 ||
+	    r->ops->cancel_buf == NULL || !mt__enter(r, &in))
 		return (false);
 	cancelled = r->ops->cancel_buf(r->arg, p);
 	mt__leave(r, &in);
-	return (cancelled);
+	if (!cancelled)
+		return (false);
+	end_piece(p, MT_DEVICE);
+	(void)drop(acc);
+	return (true);
 }
 
 bool
@@ -305,15 +345,10 @@ mt_access_cancel(struct mt_access *acc)
 			return (false);
 	while (!__atomic_compare_exchange_n(&acc->pending, &n, n + 1, true,
 	    __ATOMIC_ACQUIRE, __ATOMIC_RELAXED));
-	for (i = 0; i < acc->npieces; i++) {
-		p = &acc->pieces[i];
-		if (__atomic_load_n(&p->over, __ATOMIC_RELAXED) != 0 ||
-		    !cancel_piece(p))
-			continue;
-		end_piece(p, MT_DEVICE);
-		cancelled = true;
-		(void)drop(acc);
-	}
+	for (i = 0; i < acc->npieces; i++)
+		cancelled |= cancel_piece(acc, &acc->pieces[i]);
+	for (p = acc->more; p != NULL; p = p->next)
+		cancelled |= cancel_piece(acc, p);
 	if (!drop(acc))
 		return (false);
 	if (!cancelled) {

@@ -25,6 +25,7 @@ struct mt_piece {
 	void *buf;			/* NULL: a write */
 	size_t len;
 	int over;			/* atomic: completed or cancelled */
+	struct mt_piece *next;		/* of those that were not counted */
 };
 
 #define MT_ACCESS_PIECES	2	/* more of them are allocated */
@@ -37,6 +38,8 @@ struct mt_access {
 	void *arg;
 	struct mt_piece *pieces;
 	size_t npieces;
+	size_t room;			/* at pieces */
+	struct mt_piece *more;		/* found behind IOMMUs */
 	size_t pending;			/* atomic: pieces, and who looks */
 	unsigned int result;		/* atomic */
 	bool counted;			/* in what the space has in flight */
@@ -56,7 +59,8 @@ struct mt_access {
  * Context: any thread; calls region callbacks.  done runs with no lock held
  *          and in no read-side section of ours.
  * Returns: 0, or -1 with errno set and nothing done.
- * Errors:  ENOMEM (over more than MT_ACCESS_PIECES regions that defer).
+ * Errors:  ENOMEM (over more than MT_ACCESS_PIECES regions that defer; behind
+ *          an IOMMU the piece answers MT_DEVICE instead).
  * Since:   0.1
  */
 int	mt_access_submit(struct mt_space *sp, struct mt_access *acc,

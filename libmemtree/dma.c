@@ -91,12 +91,11 @@ mt__dma_mark(struct mt_mapping *map)
 }
 
 static inline __attribute__((always_inline)) int
-map_one(struct mt__reader *rd, size_t len, bool direct_only,
+map_one(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
     struct mt_mapping *map)
 {
 	bool is_write = (map->dir & MT_DMA_WRITE) != 0;
 	struct mt_space *sp = map->sp;
-	mt_addr addr = map->addr;
 	struct mt__hit hit;
 
 	if (len == 0 || map->dir == 0 ||
@@ -110,11 +109,13 @@ map_one(struct mt__reader *rd, size_t len, bool direct_only,
 		map->region = mt_region_get(hit.span->region);
 		return (0);
 	}
+	if (mt__is_iommu(&hit))
+		return (mt__iommu_map(rd, &hit, addr, len, how, map));
 	if (hit.span == NULL || hit.span->region->kind == MT_RESERVED ||
 	    (map->attrs.memory_only &&
 	    hit.span->region->kind != MT_RAM_DEVICE))
 		return (EFAULT);
-	if (direct_only)
+	if ((how & MT__MAP_DIRECT) != 0)
 		return (ENOSPC);
 	if (mt__region_is_ram(hit.span->region))
 		len = rom_len(&hit, addr, len);
@@ -129,10 +130,21 @@ map_one(struct mt__reader *rd, size_t len, bool direct_only,
 }
 
 int
-mt__dma_map(struct mt__reader *rd, size_t len, bool direct_only,
+mt__dma_map(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
     struct mt_mapping *map)
 {
-	return (map_one(rd, len, direct_only, map));
+	return (map_one(rd, addr, len, how, map));
+}
+
+bool
+mt__dma_join(struct mt_mapping *map, const struct mt_mapping *next)
+{
+	if (next->bounced || map->bounced || map->region != next->region ||
+	    (uint8_t *)map->ptr + map->len != next->ptr)
+		return (false);
+	map->len += next->len;
+	mt_region_put(next->region);
+	return (true);
 }
 
 int
@@ -148,7 +160,7 @@ mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
 	map->dir = dir;
 	map->attrs = attrs;
 	mt__reader_begin(&rd, sp);
-	error = map_one(&rd, len, false, map);
+	error = map_one(&rd, addr, len, 0, map);
 	mt__reader_end(&rd);
 	if (error != 0) {
 		errno = error;

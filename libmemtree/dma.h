@@ -48,7 +48,8 @@ struct mt_mapping {
  * Returns: 0, or -1 with errno set and map->ptr NULL.
  * Errors:  EAGAIN (bounce budget spent, or wanted by one who waits: see
  *          mt_dma_wait()), EFAULT (addr is unassigned or reserved, or denied
- *          by attrs), EINVAL (len or dir), ENOMEM.
+ *          by attrs, or by an IOMMU: map->result), EINVAL (len or dir),
+ *          ENOMEM.
  * Since:   0.1
  */
 int	mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len,

@@ -328,7 +328,7 @@ static void
 put_head(FILE *fp, struct mt_space *sp, size_t count, int height)
 {
 	static const enum mt_kind shown[] = { MT_RAM, MT_ROM, MT_ROM_DEVICE,
-	    MT_RAM_DEVICE, MT_IO, MT_RESERVED };
+	    MT_RAM_DEVICE, MT_IO, MT_RESERVED, MT_IOMMU };
 	const int y = 42;
 	size_t i;
 	int x = BOX_X;

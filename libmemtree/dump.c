@@ -24,6 +24,7 @@ static const struct {
 	[MT_RAM_DEVICE] = { "ramd", "#8fd6c8" },
 	[MT_IO] = { "i/o", "#aed0f2" },
 	[MT_RESERVED] = { "reserved", "#d5c8ea" },
+	[MT_IOMMU] = { "iommu", "#f4b6c6" },
 };
 
 const char *

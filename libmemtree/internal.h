@@ -32,12 +32,14 @@
  *
  * Locks in the order in which they are taken:
  *   mt_topology.lock	writer lock, recursive, held from begin to commit
+ *   mt__iommu.change_lock	one change of the notifiers at a time
+ *   mt__iommu.lock	the notifiers of an IOMMU, who is being told; leaf
  *   mt_space.wait_lock	waiters for bounce budget; leaf
  *   mt_space.defer_lock	what is in flight; leaf
  *   mt_topology.reclaim.lock	hand-over to the reclaimer; leaf
  * None of them is held while a region callback or a waiter is called, nor while
  * the lock that a region names is waited for; the writer lock is held while
- * listeners are.
+ * listeners are, an IOMMU's change_lock while its notify_changed is.
  */
 
 /* --- reclaim.c ----------------------------------------------------------- */
@@ -228,6 +230,7 @@ struct mt_region {
 	char *name;			/* [I] */
 	const struct mt_io_ops *ops;	/* [I] NULL: no callbacks */
 	void *arg;			/* [I] */
+	struct mt__iommu *iommu;	/* [I] NULL unless an IOMMU */
 	struct mt_region *target;	/* [I] of an alias, counted */
 	mt_addr max_last;		/* [I] to which it can be resized */
 	/* ram.c */
@@ -345,6 +348,7 @@ mt__leave(const struct mt_region *r, struct mt__inside *in)
 
 #define MT__DIRECT_READ		(1u << 8)	/* readable at host */
 #define MT__DIRECT_WRITE	(1u << 9)	/* writable at host */
+#define MT__IOMMU		(1u << 10)	/* goes on elsewhere */
 #define MT__SECTION_FLAGS	0xffu		/* those of struct mt_section */
 
 /*
@@ -511,8 +515,11 @@ struct mt__reader {
 	struct mt_topology *topology;
 	struct mt_view *view;
 	struct mt_access *access;	/* to be submitted; NULL: it waits */
+	struct mt__reader *outer;	/* whose translation led here */
 	bool kept;			/* view stays without the section */
 	bool put;			/* by a reference of ours */
+	uint8_t depth;			/* of translations; 0: no outer */
+	uint8_t whole;			/* size of the value, if it is one */
 };
 
 static inline void
@@ -521,6 +528,7 @@ mt__reader_begin(struct mt__reader *rd, struct mt_space *sp)
 	rd->topology = sp->topology;
 	rd->access = NULL;
 	rd->kept = rd->put = false;
+	rd->depth = rd->whole = 0;
 	mt__read_begin(sp->topology);
 	rd->view = mt__space_view(sp);
 }
@@ -533,13 +541,22 @@ mt__reader_end(struct mt__reader *rd)
 		mt_view_put(rd->view);
 }
 
-/* Leave the section in order to wait; view stays the one to go by. */
+/*
+ * Leave the section in order to wait; view stays the one to go by, and so do
+ * those of the readers around this one.
+ */
 static inline void
 mt__reader_pause(struct mt__reader *rd)
 {
-	if (!rd->kept) {
-		mt_view_get(rd->view);
-		rd->kept = rd->put = true;
+	struct mt__reader *at = rd;
+
+	for (;; at = at->outer) {
+		if (!at->kept) {
+			mt_view_get(at->view);
+			at->kept = at->put = true;
+		}
+		if (at->depth == 0)
+			break;
 	}
 	mt__read_end(rd->topology);
 }
@@ -565,21 +582,27 @@ void	mt__defer_init(struct mt_space *sp);
 void	mt__defer_fini(struct mt_space *sp);
 bool	mt__defer_idle(struct mt_space *sp);
 /* Submit to the region at hit its part of acc, or of an access that waits. */
-void	mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit,
-	    void *buf, size_t len, bool is_write, struct mt_attrs attrs);
+enum mt_result mt__defer_begin(struct mt_access *acc,
+	    const struct mt__hit *hit, void *buf, size_t len, bool is_write,
+	    struct mt_attrs attrs);
 enum mt_result mt__defer_wait(struct mt__reader *rd,
 	    const struct mt__hit *hit, void *buf, size_t len, bool is_write,
 	    struct mt_attrs attrs);
 
 /* --- dma.c --------------------------------------------------------------- */
 
+#define MT__MAP_DIRECT	(1u << 0)	/* or ENOSPC: no bounce buffers */
+#define MT__MAP_QUIET	(1u << 1)	/* faults are not to be reported */
+#define MT__MAP_PIECE	(1u << 2)	/* no more than one translation */
+
 /*
- * Map in the view of rd: 0 or an errno.  map has its space,
- * address, direction and attributes, and is zero otherwise.  direct_only
- * answers ENOSPC rather than take a bounce buffer.
+ * Map addr in the view of rd: 0 or an errno.  map has its space, its address
+ * there, direction and attributes, and is zero otherwise.
  */
-int	mt__dma_map(struct mt__reader *rd, size_t len, bool direct_only,
-	    struct mt_mapping *map);
+int	mt__dma_map(struct mt__reader *rd, mt_addr addr, size_t len,
+	    unsigned int how, struct mt_mapping *map);
+/* Make next part of map, if it goes on where map ends in its region. */
+bool	mt__dma_join(struct mt_mapping *map, const struct mt_mapping *next);
 /*
  * How many bytes from hit on are one piece of host memory: sections may
  * differ in what does not matter here.
@@ -597,6 +620,55 @@ void	mt__bounce_give(struct mt_space *sp, size_t len);	/* may call waiters */
 int	mt__bounce_init(struct mt_space *sp);
 void	mt__bounce_fini(struct mt_space *sp);
 bool	mt__bounce_idle(struct mt_space *sp);
+
+/* --- iommu.c, iommu-notify.c --------------------------------------------- */
+
+struct mt__telling;
+
+struct mt__iommu {
+	const struct mt_iommu_ops *ops;		/* [I] */
+	pthread_mutex_t change_lock;	/* tells who has it already */
+	unsigned int events;		/* change_lock; of all notifiers */
+	pthread_mutex_t lock;
+	pthread_cond_t idle;		/* with lock: a telling has gone on */
+	struct mt_iommu_notifier *notifiers;	/* lock; newest first */
+	struct mt__telling *tellings;	/* lock; under way */
+};
+
+struct mt__iommu *mt__iommu_create(const struct mt_iommu_ops *ops);
+void	mt__iommu_free(struct mt__iommu *io);
+
+static inline bool
+mt__is_iommu(const struct mt__hit *hit)
+{
+	return (hit->span != NULL && (hit->span->flags & MT__IOMMU) != 0);
+}
+
+/*
+ * Translate; need is what the answer has to permit, or 0: anything.  tlb->mask
+ * is that of a page in any case.
+ */
+enum mt_result mt__iommu_look(const struct mt_region *r, mt_addr off,
+	    unsigned int need, unsigned int flags, struct mt_attrs attrs,
+	    struct mt_iotlb *tlb);
+/*
+ * Go from a hit of rd to where it leads: in reads there, at *at, unless *res
+ * is an error.  Returns how many of len bytes the answer is for.
+ */
+size_t	mt__iommu_enter(struct mt__reader *in, struct mt__reader *rd,
+	    const struct mt__hit *hit, size_t len, unsigned int need,
+	    unsigned int flags, struct mt_attrs attrs, mt_addr *at,
+	    enum mt_result *res);
+static inline void
+mt__reader_leave(struct mt__reader *in)
+{
+	if (in->put)
+		mt_view_put(in->view);
+}
+
+int	mt__iommu_map(struct mt__reader *rd, const struct mt__hit *hit,
+	    mt_addr addr, size_t len, unsigned int how,
+	    struct mt_mapping *map);
 
 /* --- listener.c ---------------------------------------------------------- */
 

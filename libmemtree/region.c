@@ -203,6 +203,26 @@ mt_region_create_io(struct mt_topology *t, const char *name, mt_addr last,
 	return (r);
 }
 
+struct mt_region *
+mt_region_create_iommu(struct mt_topology *t, const char *name, mt_addr last,
+    const struct mt_iommu_ops *ops, void *arg)
+{
+	struct mt_region *r;
+
+	if (ops == NULL || ops->translate == NULL) {
+		errno = EINVAL;
+		return (NULL);
+	}
+	if ((r = create(t, MT_IOMMU, name, last)) == NULL)
+		return (NULL);
+	if ((r->iommu = mt__iommu_create(ops)) == NULL) {
+		discard(r);
+		return (NULL);
+	}
+	r->arg = arg;
+	return (r);
+}
+
 /*
  * Runs on the reclaimer: nobody else knows r any more, but for its children,
  * which a writer may be looking at the parent of.
@@ -230,6 +250,7 @@ release(struct mt__retired *retired)
 	mt_region_put(r->target);
 	mt__ram_fini(r);
 	mt__dirty_fini(r);
+	mt__iommu_free(r->iommu);
 	if (r->owner_put != NULL)
 		r->owner_put(r->owner);
 	free(r->name);

@@ -33,6 +33,7 @@ enum mt_kind {
 	MT_RAM_DEVICE,		/* registers that are mapped: see below */
 	MT_IO,			/* callbacks */
 	MT_RESERVED,		/* claims its addresses, answers no access */
+	MT_IOMMU,		/* leads elsewhere: see iommu.h */
 };
 
 /* Byte order of a device's registers. */

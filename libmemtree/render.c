@@ -241,6 +241,8 @@ fill_span(struct mt__span *span, const struct mt__piece *p)
 		span->flags |= MT__DIRECT_READ;
 	if (r->kind == MT_RAM && (p->flags & MT_SECTION_READONLY) == 0)
 		span->flags |= MT__DIRECT_WRITE;
+	if (r->kind == MT_IOMMU)
+		span->flags |= MT__IOMMU;
 }
 
 /* Would the piece make just this span? */

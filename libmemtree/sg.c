@@ -15,19 +15,16 @@ mark(const struct mt_sg *sg)
 
 /* Make map part of the piece before it, if that ends where map begins. */
 static bool
-join(const struct mt_sg *sg, struct iovec *iov, struct mt_mapping *map)
+join(const struct mt_sg *sg, struct iovec *iov, const struct mt_mapping *map)
 {
 	struct mt_mapping *prev;
 
 	if (sg->niov == 0)
 		return (false);
 	prev = &sg->maps[sg->niov - 1];
-	if (map->bounced || prev->bounced || prev->region != map->region ||
-	    (uint8_t *)prev->ptr + prev->len != map->ptr)
+	if (!mt__dma_join(prev, map))
 		return (false);
-	prev->len += map->len;
 	iov[sg->niov - 1].iov_len = prev->len;
-	mt_region_put(map->region);
 	return (true);
 }
 
@@ -51,9 +48,14 @@ map_range(struct mt__reader *rd, const struct mt_range *range,
 		next = *like;
 		next.addr = range->first + sg->off;
 		/* When all pieces are full the last may still grow. */
-		error = mt__dma_map(rd, len, sg->niov == n, &next);
-		if (error != 0)
+		error = mt__dma_map(rd, next.addr, len, MT__MAP_PIECE |
+		    (sg->niov == n ? MT__MAP_DIRECT : 0), &next);
+		if (error != 0) {
+			/* That of a fault. */
+			sg->result = (enum mt_result)(sg->result |
+			    next.result);
 			return (error);
+		}
 		if (!join(sg, iov, &next)) {
 			if (sg->niov == n) {
 				mt_region_put(next.region);

@@ -19,7 +19,7 @@ struct mt_sg {
 	int error;			/* 0: all; else why it stopped */
 	size_t range;			/* where: in ranges[range], */
 	mt_addr off;			/*   so many bytes from its first */
-	enum mt_result result;		/* as of all mappings, OR-ed */
+	enum mt_result result;		/* as of all mappings, failed too */
 	/* private */
 	uintptr_t magic;
 	struct mt_mapping *maps;

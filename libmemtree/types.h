@@ -32,7 +32,7 @@ enum mt_result {
 	MT_OK		= 0,
 	MT_DEVICE	= 1u << 0,	/* the device reported an error */
 	MT_DECODE	= 1u << 1,	/* nothing there, or not accepted */
-	MT_DENIED	= 1u << 2,	/* refused by an attribute or a guard */
+	MT_DENIED	= 1u << 2,	/* by an attribute, a guard, an IOMMU */
 };
 
 /*

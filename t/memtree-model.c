@@ -326,6 +326,8 @@ create(struct world *w, struct node *n, enum mt_kind kind)
 	case MT_RESERVED:
 		n->r = mt_region_create_reserved(w->t, name, n->last);
 		break;
+	case MT_IOMMU:
+		break;
 	}
 	must(n->r != NULL);
 	if (mt_region_ptr(n->r) != NULL)

@@ -169,6 +169,7 @@ begin_failing(void)
 struct world {
 	struct mt_topology *t;
 	struct mt_region *root, *box, *ram, *rom, *romd, *io, *alias, *orphan;
+	struct mt_region *iommu;	/* shows ram, io, and twice later */
 	struct mt_space *sp, *sp2, *made_space;
 	struct mt_region *made;
 	struct t_listener l;
@@ -481,6 +482,134 @@ do_access(struct world *w)
 	return (0);
 }
 
+/* --- through an IOMMU ---------------------------------------------------- */
+
+static void
+later_submit(void *arg, mt_addr off, void *buf, size_t len, bool is_write,
+    struct mt_attrs attrs, struct mt_piece *piece)
+{
+	(void)arg, (void)off, (void)is_write, (void)attrs;
+	memset(buf, 1, len);
+	mt_access_complete(piece, MT_OK);
+}
+
+static const struct mt_io_ops later_ops = { .submit_buf = later_submit };
+
+static void
+translate(void *arg, mt_addr off, unsigned int flags, struct mt_attrs attrs,
+    struct mt_iotlb *out)
+{
+	static const mt_addr to[] = { 0x1000, 0x3000, 0x4000, 0x4000 };
+	struct world *w = arg;
+
+	(void)flags, (void)attrs;
+	*out = (struct mt_iotlb){ w->sp, to[off >> 12 & 3] | (off & 0xf00),
+	    0xff, MT_IOMMU_READ | MT_IOMMU_WRITE };
+}
+
+static const struct mt_iommu_ops iommu_ops = { .translate = translate };
+
+static int
+do_iommu(struct world *w)
+{
+	return (made(w, mt_region_create_iommu(w->t, "x", 0xfff, &iommu_ops,
+	    w)));
+}
+
+static int
+do_iommu_access(struct world *w)
+{
+	struct mt_cache c;
+	uint8_t buf[0x300];
+	uint64_t val;
+
+	if (mt_space_read(w->sp, 0xaf00, buf, 0x200, MT_ATTRS_NONE) != MT_OK ||
+	    mt_space_write(w->sp, 0xa000, buf, 0x200, MT_ATTRS_NONE) !=
+	    MT_OK || mt_space_load(w->sp, 0xbf00, 4, MT_BIG, &val,
+	    MT_ATTRS_NONE) != MT_OK || !mt_space_valid(w->sp, 0xa000, 0x400,
+	    true, MT_ATTRS_NONE) || mt_space_read(w->sp, 0xc000, buf,
+	    sizeof(buf), MT_ATTRS_NONE) != MT_OK ||
+	    mt_cache_init(&c, w->sp, 0xa000, 16, MT_DMA_READ, MT_ATTRS_NONE) ==
+	    -1)
+		return (-1);
+	val = mt_cache_load(&c, 0, 8, MT_BIG, &val);
+	mt_cache_fini(&c);
+	return (val == MT_OK ? 0 : -1);
+}
+
+static int
+do_iommu_map(struct world *w)
+{
+	int ret = mt_dma_map(w->sp, 0xa000, 0x200, MT_DMA_READ, MT_ATTRS_NONE,
+	    &w->map);
+
+	w->mapped = ret == 0;
+	return (ret == 0 && w->map.len != 0x200 ? -1 : ret);
+}
+
+static int
+do_iommu_bounce(struct world *w)
+{
+	int ret = mt_dma_map(w->sp, 0xbf00, 64, MT_DMA_READ, MT_ATTRS_NONE,
+	    &w->map);
+
+	w->mapped = ret == 0;
+	return (ret);
+}
+
+static void
+submitted(void *arg, enum mt_result res)
+{
+	*(enum mt_result *)arg = res;
+}
+
+/* What needs memory for a handle, and has none, is told as a result. */
+static int
+do_iommu_submit(struct world *w)
+{
+	enum mt_result res = MT_DENIED;
+	struct mt_access acc;
+	uint8_t buf[0x600];
+	size_t i, ones = 0;
+
+	memset(buf, 0xee, sizeof(buf));
+	if (mt_access_submit(w->sp, &acc, 0xc000, buf, sizeof(buf), false,
+	    MT_ATTRS_NONE, submitted, &res) == -1)
+		return (-1);
+	for (i = 0; i < sizeof(buf); i++)
+		if (buf[i] == 1)
+			ones++;
+		else if (buf[i] != 0)
+			return (-1);
+	if (hit)
+		return (res == MT_DEVICE && ones == 0x500 ? 0 : -1);
+	return (res == MT_OK && ones == 0x600 ? 0 : -1);
+}
+
+static void
+told(void *arg, const struct mt_iommu_event *ev)
+{
+	(void)ev;
+	++*(int *)arg;
+}
+
+static int
+do_notifier(struct world *w)
+{
+	const struct mt_iommu_event ev = { .type = MT_IOMMU_UNMAP,
+	    .range = { 0, 0xfff } };
+	int n = 0;
+	struct mt_iommu_notifier nf = { .range = { 0, 0xfff }, .events =
+	    MT_IOMMU_MAP | MT_IOMMU_UNMAP, .fn = told, .arg = &n };
+
+	if (mt_iommu_register(w->iommu, &nf) == -1 ||
+	    mt_iommu_replay(w->iommu, &nf) == -1 ||
+	    mt_iommu_notify(w->iommu, &ev) == -1 ||
+	    mt_iommu_unregister(w->iommu, &nf) == -1)
+		return (-1);
+	return (n == 17 ? 0 : -1);
+}
+
 static void
 waiter(void *arg)
 {
@@ -679,6 +808,7 @@ static const struct call {
 	{ "mt_region_create_rom_device", do_romd, true, .same = true },
 	{ "mt_region_create_ram_device", do_ram_device, true, .same = true },
 	{ "mt_region_create_io", do_io, true, .same = true },
+	{ "mt_region_create_iommu", do_iommu, true, .same = true },
 	{ "mt_region_set_owner", do_owner, false, .same = true },
 	{ "mt_region_set_guard and _lock", do_fences, false, .same = true },
 	{ "mt_region_set_resized", do_set_resized, false, .same = true },
@@ -702,6 +832,14 @@ static const struct call {
 	{ "mt_dma_map (filled)", do_map_bounce, true, .same = true },
 	{ "mt_dma_map (zeroed)", do_map_zero, true, .same = true },
 	{ "mt_dma_map (direct)", do_map_direct, false, .same = true },
+	{ "accesses through an IOMMU", do_iommu_access, false, .same = true },
+	{ "mt_dma_map through an IOMMU", do_iommu_map, false, .same = true },
+	{ "mt_dma_map through an IOMMU (filled)", do_iommu_bounce, true,
+	    .same = true },
+	{ "mt_access_submit through an IOMMU", do_iommu_submit, false,
+	    .same = true },
+	{ "mt_iommu_register to _unregister", do_notifier, false,
+	    .same = true },
 	{ "mt_dma_unmap", do_unmap, false, .before = before_unmap,
 	    .same = true },
 	{ "mt_dma_wait", do_wait, false, .same = true },
@@ -755,6 +893,12 @@ begin(struct world *w)
 	must(mt_region_add(w->root, w->romd, 0x2000, 0) == 0);
 	must(mt_region_add(w->root, w->io, 0x3000, 0) == 0);
 	must(mt_region_add(w->root, w->alias, 0x2f00, 0) == 0);
+	t_add(w->root, 0x4000, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(w->t, "later", 0xfff, &later_ops, w),
+	    "later"));
+	w->iommu = t_add(w->root, 0xa000, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_iommu(w->t, "iommu", 0x3fff, &iommu_ops, w),
+	    "iommu"));
 	must(mt_region_add(w->root, w->box, 0x1000, 0) == 0);
 	w->sp = t_space(w->root);
 	w->sp2 = t_space(w->alias);

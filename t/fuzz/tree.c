@@ -408,6 +408,8 @@ create(struct node *n)
 	case MT_RESERVED:
 		n->r = mt_region_create_reserved(w.t, "r", last);
 		break;
+	case MT_IOMMU:
+		break;
 	}
 	check(n->r != NULL);
 }
