@@ -320,6 +320,29 @@ static const struct mt_io_ops ops[] = {
 	    .impl = { 1, 1, false } },
 };
 
+/* Leads anywhere and nowhere, also back, by windows of all sizes. */
+static void
+iommu_translate(void *arg, mt_addr off, unsigned int flags,
+    struct mt_attrs attrs, struct mt_iotlb *out)
+{
+	static const mt_addr masks[] = { 0xfff, 0xff, 0, MT_LAST_MAX, 0xfff,
+	    0xffff, 0xf0f, 7 };
+	const struct node *n = arg;
+	const uint64_t x = ((off >> 4) + 1) * 0x9e3779b97f4a7c15u;
+
+	(void)attrs;
+	check(n->r != NULL && flags < 8);
+	out->target = w.seats[(x >> 32) % SPACES].sp;
+	out->addr = (x >> 8 & 7) != 0 ? x >> 48 : x;
+	out->mask = masks[x >> 11 & 7];
+	out->perm = (x >> 14 & 7) < 3 ? x >> 14 & 3 :
+	    MT_IOMMU_READ | MT_IOMMU_WRITE;
+}
+
+static const struct mt_iommu_ops iommu_ops = {
+	.translate = iommu_translate,
+};
+
 /* --- operations ---------------------------------------------------------- */
 
 static struct node *
@@ -366,7 +389,7 @@ create(struct node *n)
 	static const enum mt_kind kinds[] = { MT_CONTAINER, MT_CONTAINER,
 	    MT_ALIAS, MT_ALIAS, MT_RAM, MT_ROM, MT_ROM_DEVICE, MT_IO,
 	    MT_RESERVED };
-	const enum mt_kind kind = kinds[next_below(&w.in, F_COUNT(kinds))];
+	enum mt_kind kind = kinds[next_below(&w.in, F_COUNT(kinds))];
 	const struct mt_io_ops *op = &ops[next_below(&w.in, F_COUNT(ops))];
 	mt_addr last = pick_addr();
 	struct node *target;
@@ -375,6 +398,9 @@ create(struct node *n)
 		return;
 	if (is_memory(kind))
 		last %= 0x4000;
+	/* Both show nothing of their own, so old inputs stay what they are. */
+	if (kind == MT_RESERVED && op != ops)
+		kind = MT_IOMMU;
 	n->target = NULL;
 	switch (kind) {
 	case MT_CONTAINER:
@@ -409,6 +435,8 @@ create(struct node *n)
 		n->r = mt_region_create_reserved(w.t, "r", last);
 		break;
 	case MT_IOMMU:
+		n->r = mt_region_create_iommu(w.t, "iommu", last, &iommu_ops,
+		    n);
 		break;
 	}
 	check(n->r != NULL);
