@@ -96,6 +96,7 @@ VD_SRCS		= \
 	libvfudma/client-serve.c \
 	libvfudma/dma.c \
 	libvfudma/irq.c \
+	libvfudma/message.c \
 	libvfudma/msg.c \
 	libvfudma/negotiate.c \
 	libvfudma/notify.c \

@@ -6,7 +6,8 @@
  *
  *	root			what the space shows
  *	  bus			enabled while the device may be a bus master
- *	    one a DMA_MAP	RAM over the client's file, or reserved
+ *	    one a DMA_MAP	RAM over the client's file; without a file I/O
+ *				by message; or reserved, not to be touched
  *
  * Memory that was taken out stays mapped for as long as somebody uses it; the
  * region's owner hears of its end.
@@ -51,6 +52,7 @@ struct entry {
 	void *mem;			/* our mapping of it; NULL: none */
 	size_t mem_len;
 	struct vd__sigbus_range guard;	/* over mem */
+	struct vd__window window;	/* without a descriptor */
 	unsigned int unmap;		/* which reply waits for it; 0: none */
 	struct entry *next;		/* released */
 };
@@ -266,10 +268,16 @@ create(struct vd_server *s, struct entry *e, int fd, const struct stat *st)
 
 	snprintf(name, sizeof(name), "dma@%" PRIx64, e->first);
 	/* Memory that the device may not touch is there all the same. */
-	if (fd != -1 && e->flags != 0)
+	if (e->flags == 0) {
+		region = mt_region_create_reserved(s->topology, name,
+		    e->last - e->first);
+	} else if (fd != -1) {
 		return (create_backed(s, e, name, fd, st));
-	region = mt_region_create_reserved(s->topology, name,
-	    e->last - e->first);
+	} else {
+		vd__messages_init_window(s, &e->window, e->first, e->flags);
+		region = mt_region_create_io(s->topology, name,
+		    e->last - e->first, &vd__message_ops, &e->window);
+	}
 	return (region == NULL ? errno : own(e, region));
 }
 
@@ -360,8 +368,9 @@ vd__dma_map(struct vd_server *s, const struct vd_dma_map *m, const int *fds,
 		return (0);
 	if (nfds == 0)
 		vd__log(s, LOG_INFO, "memory at %#" PRIx64 "+%#" PRIx64
-		    " came without a descriptor: the device cannot reach it "
-		    "unless the client shares its memory", m->addr, m->size);
+		    " came without a descriptor: it is reached by message, "
+		    "which is slower than if the client shared it", m->addr,
+		    m->size);
 	if (s->ops->dma_map != NULL)
 		s->ops->dma_map(s->arg, (struct mt_range){ m->addr,
 		    m->addr + (m->size - 1) });

@@ -644,6 +644,45 @@ vd__sigbus_lost(const struct vd__sigbus_mark *m, uint64_t number)
 	    number);
 }
 
+/* --- message.c ----------------------------------------------------------- */
+
+struct vd__messages;
+
+/* The arg of vd__message_ops: client's memory that is reached by message. */
+struct vd__window {
+	struct vd__messages *messages;
+	uint64_t addr;			/* of offset 0 */
+	uint64_t client;		/* whose it is */
+	bool readable;			/* by the device */
+	bool writable;
+};
+
+extern const struct mt_io_ops vd__message_ops;
+
+/* Nothing may be in flight, nor any region be left, at the end. */
+int	vd__messages_init(struct vd_server *s);
+void	vd__messages_fini(struct vd_server *s);
+/* flags are VD_DMA_*; of the client that is there. */
+void	vd__messages_init_window(struct vd_server *s, struct vd__window *w,
+	    uint64_t addr, uint32_t flags);
+/*
+ * The client has agreed on a version; or it is to go: close its connection,
+ * end all accesses, and wait for those who are in it.
+ */
+void	vd__messages_attach(struct vd_server *s);
+void	vd__messages_detach(struct vd_server *s);
+/* A run is under way, on this thread, which goes on to settle(). */
+void	vd__messages_running(struct vd_server *s, bool running);
+/*
+ * This thread is in a command that the client waits for: it may not wait for
+ * the client, unless there is a twin socket.
+ */
+void	vd__messages_serving(struct vd_server *s, bool serving);
+/* Begin accesses that had to wait for others. */
+void	vd__messages_run(struct vd_server *s);
+/* Has the client answered what makes no sense? */
+bool	vd__messages_nonsense(const struct vd_server *s);
+
 /* --- dma.c --------------------------------------------------------------- */
 
 struct vd__dma;
@@ -689,8 +728,8 @@ struct vd__parked {
 
 /*
  * [I] set by vd_server_create(), then immutable   [a] atomic
- * irqs and conn have their own locks, dma its own legend.  All else belongs to
- * the thread that runs the server.
+ * irqs, messages and conn have their own locks, dma its own legend.  All else
+ * belongs to the thread that runs the server.
  */
 struct vd_server {
 	struct mt_topology *topology;		/* [I] */
@@ -699,6 +738,7 @@ struct vd_server {
 	struct vd__pci pci;
 	struct vd__irqs *irqs;			/* [I] */
 	struct vd__dma *dma;			/* [I] */
+	struct vd__messages *messages;		/* [I] */
 	struct vd_server_limits limits;		/* none is 0 */
 	void (*log_fn)(void *arg, int level, const char *msg);
 	void *log_arg;

@@ -193,6 +193,7 @@ negotiate(struct vd_server *s, struct vd__msg *m)
 	if (s->until != 0)
 		vd__server_set_timer(s, 0);
 	s->connected = true;
+	vd__messages_attach(s);
 	vd__log(s, LOG_INFO, "client connected, version %d.%u%s",
 	    VD_PROTO_MAJOR, s->minor,
 	    twin != -1 ? ", with a twin socket" : "");
@@ -216,7 +217,9 @@ command(struct vd_server *s, struct vd__msg *m)
 	else if (m->hdr.cmd < NUM_COMMANDS &&
 	    commands[m->hdr.cmd].fn != NULL) {
 		name = commands[m->hdr.cmd].name;
+		vd__messages_serving(s, (m->hdr.flags & VD_NO_REPLY) == 0);
 		err = commands[m->hdr.cmd].fn(s, m, &r);
+		vd__messages_serving(s, false);
 	}
 	if (err == PARKED)
 		return (0);

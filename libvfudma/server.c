@@ -27,6 +27,7 @@
 
 #define DEF_DMA_REGIONS		65535
 #define DEF_QUEUED		(4u << 20)
+#define DEF_DMA_TIMEOUT_MS	5000
 #define RUN_MAX			64	/* commands a vd_server_run_all() */
 #define VERSION_MS		5000	/* for a new client to say VERSION */
 #define BACKOFF_MS		1000	/* no descriptors: try again later */
@@ -159,8 +160,7 @@ drop_client(struct vd_server *s, const char *why)
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->conn_fd, NULL);
 	if (s->twin_fd != -1)
 		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->twin_fd, NULL);
-	vd__conn_close(s->conn);
-	vd__conn_finish(s->conn);
+	vd__messages_detach(s);
 	vd__conn_destroy(s->conn);
 	s->conn = NULL;
 	s->conn_fd = s->twin_fd = -1;
@@ -290,6 +290,7 @@ hear_posts(struct vd_server *s)
 	atomic_store(&s->posted, false);
 	if (read(s->post_fd, &n, sizeof(n)) == -1)
 		return;			/* it is about to be written */
+	vd__messages_run(s);
 }
 
 /* Has the client hung up?  For when nothing is read from it. */
@@ -300,6 +301,17 @@ hung_up(const struct vd_server *s)
 
 	return (poll(&pfd, 1, 0) == 1 &&
 	    (pfd.revents & (POLLHUP | POLLERR)) != 0);
+}
+
+/* Take replies, and no commands: as vd_server_run(). */
+static int
+run_replies(struct vd_server *s)
+{
+	if (vd__conn_pending(s->conn) > 0 && vd__conn_pump(s->conn) == -1)
+		return (lose(s, why_lost(errno)));
+	if (vd__conn_finish(s->conn) > 0)
+		return (1);
+	return (hung_up(s) ? lose(s, "connection closed") : 0);
 }
 
 /* Go on with a command whose reply is due: as vd_server_run(). */
@@ -317,11 +329,7 @@ run_parked(struct vd_server *s)
 		return (1);
 	}
 	/* What it waits for may itself wait for replies. */
-	if (vd__conn_pending(s->conn) > 0 && vd__conn_pump(s->conn) == -1)
-		return (lose(s, why_lost(errno)));
-	if (vd__conn_finish(s->conn) > 0)
-		return (1);
-	return (hung_up(s) ? lose(s, "connection closed") : 0);
+	return (run_replies(s));
 }
 
 /* Was memory touched that this client has shared, and has taken away? */
@@ -348,6 +356,8 @@ step(struct vd_server *s)
 	}
 	if (s->drop)
 		return (lose(s, "dropped by the device"));
+	if (vd__messages_nonsense(s))
+		return (lose(s, "its answer to a DMA command makes no sense"));
 	if (is_memory_gone(s)) {
 		rv = lose(s, "it has made a file shorter that it shared");
 		if (rv == -1)
@@ -360,7 +370,7 @@ step(struct vd_server *s)
 		return (run_parked(s));
 	/* A client that does not read what it asked for asks in vain. */
 	if (vd__conn_full(s->conn))
-		return (hung_up(s) ? lose(s, "connection closed") : 0);
+		return (run_replies(s));
 	if ((rv = vd__conn_next(s->conn, &m)) == -1)
 		return (lose(s, why_lost(errno)));
 	if (rv == 0) {
@@ -393,7 +403,8 @@ has_more(const struct vd_server *s)
 {
 	if (s->conn == NULL)
 		return (false);
-	if (s->drop || is_memory_gone(s) || vd__conn_has_ended(s->conn))
+	if (s->drop || vd__messages_nonsense(s) || is_memory_gone(s) ||
+	    vd__conn_has_ended(s->conn))
 		return (true);
 	if (s->parked.active)
 		return (s->parked.waiting == 0);
@@ -458,8 +469,10 @@ run(struct vd_server *s, int max)
 		return (-1);
 	}
 	s->busy = true;
+	vd__messages_running(s, true);
 	for (i = 0; i < max && rv == 1; i++)
 		rv = step(s);
+	vd__messages_running(s, false);
 	s->busy = false;
 	settle(s);
 	return (rv == 0 && i > 1 ? 1 : rv);
@@ -487,6 +500,7 @@ free_server(struct vd_server *s)
 	vd__pci_fini(s);
 	vd__irq_fini(s);
 	vd__dma_fini(s);
+	vd__messages_fini(s);
 	vd__close(s->listen_fd);
 	vd__close(s->timer_fd);
 	vd__close(s->wake_fd);
@@ -513,6 +527,7 @@ vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
 	s->limits.max_dma_regions = DEF_DMA_REGIONS;
 	s->limits.max_data_xfer = VD_MAX_DATA_XFER;
 	s->limits.max_queued = DEF_QUEUED;
+	s->limits.dma_timeout_ms = DEF_DMA_TIMEOUT_MS;
 	s->listen_fd = s->conn_fd = s->twin_fd = -1;
 	s->version_ms = VERSION_MS;
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -525,8 +540,8 @@ vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
 	    s->post_fd == -1 || watch(s, s->wake_fd, EPOLLIN) == -1 ||
 	    watch(s, s->post_fd, EPOLLIN) == -1 ||
 	    watch(s, s->timer_fd, EPOLLIN) == -1 ||
-	    vd__dma_init(s) == -1 || vd__irq_init(s) == -1 ||
-	    vd__pci_init(s) == -1) {
+	    vd__messages_init(s) == -1 || vd__dma_init(s) == -1 ||
+	    vd__irq_init(s) == -1 || vd__pci_init(s) == -1) {
 		free_server(s);
 		return (NULL);
 	}
@@ -648,8 +663,9 @@ vd_server_set_limits(struct vd_server *s,
 		errno = EBUSY;
 		return (-1);
 	}
-	if (limits->max_data_xfer != 0 && (limits->max_data_xfer < 8 ||
-	    limits->max_data_xfer > VD_MAX_DATA_XFER)) {
+	if (limits->dma_timeout_ms > INT32_MAX ||
+	    (limits->max_data_xfer != 0 && (limits->max_data_xfer < 8 ||
+	    limits->max_data_xfer > VD_MAX_DATA_XFER))) {
 		errno = EINVAL;
 		return (-1);
 	}
@@ -660,6 +676,8 @@ vd_server_set_limits(struct vd_server *s,
 		s->limits.max_data_xfer = VD_MAX_DATA_XFER;
 	if (s->limits.max_queued == 0)
 		s->limits.max_queued = DEF_QUEUED;
+	if (s->limits.dma_timeout_ms == 0)
+		s->limits.dma_timeout_ms = DEF_DMA_TIMEOUT_MS;
 	return (0);
 }
 

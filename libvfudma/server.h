@@ -60,6 +60,7 @@ struct vd_server_limits {
 	uint32_t max_dma_regions;	/* 65535 */
 	uint32_t max_data_xfer;		/* bytes in one access: 1 MiB */
 	uint32_t max_queued;		/* bytes of unread replies: 4 MiB */
+	uint32_t dma_timeout_ms;	/* an answer to DMA by message: 5000 */
 	bool force_queue;		/* queue each message, for tests */
 	bool no_twin;			/* one socket for both directions */
 };
@@ -159,7 +160,8 @@ void	vd_server_disconnect(struct vd_server *s);
  * Change limits before a client connects.
  *
  * Returns: 0, or -1 with errno set.
- * Errors:  EBUSY (has a client), EINVAL (a data_xfer above 1 MiB or below 8).
+ * Errors:  EBUSY (has a client), EINVAL (a data_xfer above 1 MiB or below 8,
+ *          a time above INT32_MAX).
  * Since:   0.1
  */
 int	vd_server_set_limits(struct vd_server *s,

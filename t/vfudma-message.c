@@ -1,0 +1,715 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * DMA by message: memory that came without a descriptor.  The client is a
+ * thread that answers as it is told to, well or badly, or vd_client.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <sys/eventfd.h>
+
+#include "t/vfu.h"
+
+#define KIB		((size_t)1 << 10)
+#define MEM		((size_t)4 << 20)	/* the client's memory */
+#define BASE		0x10000u		/* where the device sees it */
+#define RO		0x80000000u		/* 64 KiB to read only */
+#define WO		0x90000000u		/* and to write only */
+
+static struct v_dev dev;
+static struct mt_space *sp;
+
+/* --- the server's thread ------------------------------------------------- */
+
+static pthread_t runner;
+static int stop_fd;
+static int run_result, run_errno;
+
+static void *
+run_server(void *arg)
+{
+	struct pollfd pfd[2] = {
+		{ .fd = vd_server_fd(dev.s), .events = POLLIN },
+		{ .fd = stop_fd, .events = POLLIN },
+	};
+
+	(void)arg;
+	run_result = 0;
+	for (;;) {
+		must(poll(pfd, 2, -1) > 0);
+		if (pfd[1].revents != 0)
+			return (NULL);
+		if (vd_server_run_all(dev.s) == -1) {
+			run_errno = errno;
+			run_result = -1;
+			return (NULL);
+		}
+	}
+}
+
+static void
+start_server(void)
+{
+	must((stop_fd = eventfd(0, EFD_CLOEXEC)) != -1);
+	must(pthread_create(&runner, NULL, run_server, NULL) == 0);
+}
+
+static void
+stop_server(void)
+{
+	const uint64_t one = 1;
+
+	must(write(stop_fd, &one, sizeof(one)) == sizeof(one));
+	must(pthread_join(runner, NULL) == 0);
+	close(stop_fd);
+}
+
+/* --- the client's thread ------------------------------------------------- */
+
+/* How it answers. */
+enum manner {
+	WELL,
+	HEADER_ONLY,		/* to writes, as QEMU */
+	ERROR,
+	SILENT,
+	BACKWARDS,		/* the last first, once there are 8 */
+	WRONG_ADDR,
+	WRONG_COUNT,
+	SHORT,
+	LONG,
+	EMPTY,			/* to reads */
+	HANG_UP,
+};
+
+struct peer {
+	int fd;			/* commands of ours, and all answers */
+	int twin;		/* -1: none */
+	pthread_t thread;
+	_Atomic(int) manner;
+	_Atomic(uint32_t) error;
+	_Atomic(unsigned int) asked;	/* commands that came */
+	_Atomic(uint64_t) largest;	/* count */
+	_Atomic(unsigned int) held;	/* commands not answered */
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool answered;			/* lock */
+	struct v_reply reply;		/* lock */
+	uint8_t *mem;
+	struct { struct vd_hdr hdr; struct vd_dma_access a; } hold[64];
+	uint8_t in[2 << 20];
+};
+
+static struct peer peer;
+
+static bool
+get(int fd, void *buf, size_t len)
+{
+	uint8_t *p = buf;
+	ssize_t n;
+
+	for (; len > 0; p += n, len -= (size_t)n)
+		if ((n = recv(fd, p, len, 0)) <= 0)
+			return (false);
+	return (true);
+}
+
+/* Where the memory is that is asked for; all three windows show it. */
+static uint8_t *
+at(struct peer *p, const struct vd_dma_access *a)
+{
+	uint64_t off = a->addr - BASE;
+
+	if (a->addr >= WO)
+		off = a->addr - WO;
+	else if (a->addr >= RO)
+		off = a->addr - RO;
+	if (off > MEM || a->count > MEM - off)
+		bail("asked for %#" PRIx64 "+%#" PRIx64, a->addr, a->count);
+	return (p->mem + off);
+}
+
+static bool
+answer(struct peer *p, int fd, const struct vd_hdr *req,
+    struct vd_dma_access a, int manner)
+{
+	static uint8_t out[sizeof(struct vd_hdr) + 16 + (1 << 20) + 64];
+	struct vd_hdr h = *req;
+	size_t len = sizeof(a);
+	uint8_t *mem = at(p, &a);
+	bool read = req->cmd == VD_CMD_DMA_READ;
+	size_t count = (size_t)a.count;
+
+	h.flags = VD_TYPE_REPLY;
+	switch (manner) {
+	case HEADER_ONLY:
+		len = read ? len : 0;
+		break;
+	case ERROR:
+		h.flags |= VD_ERROR;
+		h.error = p->error;
+		len = 0;
+		read = false;
+		break;
+	case WRONG_ADDR:
+		a.addr++;
+		break;
+	case WRONG_COUNT:
+		a.count--;
+		break;
+	case SHORT:
+		if (read)
+			count--;
+		else
+			len--;
+		break;
+	case LONG:
+		if (read)
+			count++;
+		else
+			len++;
+		break;
+	case EMPTY:
+		read = false;
+		len = 0;
+		break;
+	}
+	memcpy(out + sizeof(h), &a, sizeof(a));
+	if (read) {
+		memcpy(out + sizeof(h) + len, mem, count);
+		len += count;
+	}
+	h.size = (uint32_t)(sizeof(h) + len);
+	memcpy(out, &h, sizeof(h));
+	return (v_send_raw(fd, out, h.size, NULL, 0));
+}
+
+/* Answer what was held back, the last first. */
+static void
+release(struct peer *p, int fd)
+{
+	unsigned int n = p->held;
+
+	while (n-- > 0)
+		must(answer(p, fd, &p->hold[n].hdr, p->hold[n].a, WELL));
+	p->held = 0;
+}
+
+/* One message of fd. */
+static bool
+serve(struct peer *p, int fd)
+{
+	struct vd_dma_access a;
+	struct vd_hdr h;
+	int manner;
+	size_t len;
+
+	if (!get(fd, &h, sizeof(h)))
+		return (false);
+	len = h.size - sizeof(h);
+	must(len <= sizeof(p->in));
+	if (!get(fd, p->in, len))
+		return (false);
+	if ((h.flags & VD_TYPE_MASK) == VD_TYPE_REPLY) {
+		pthread_mutex_lock(&p->lock);
+		p->reply.hdr = h;
+		p->reply.len = len;
+		p->answered = true;
+		pthread_cond_broadcast(&p->cond);
+		pthread_mutex_unlock(&p->lock);
+		return (true);
+	}
+	must(len >= sizeof(a));
+	memcpy(&a, p->in, sizeof(a));
+	must(len == sizeof(a) + (h.cmd == VD_CMD_DMA_WRITE ? a.count : 0));
+	if (a.count > p->largest)
+		p->largest = a.count;
+	manner = p->manner;
+	if (h.cmd == VD_CMD_DMA_WRITE && manner != ERROR)
+		memcpy(at(p, &a), p->in + sizeof(a), len - sizeof(a));
+	p->asked++;
+	if (manner == HANG_UP)
+		return (false);
+	if (manner == SILENT || manner == BACKWARDS) {
+		must(p->held < T_COUNT(p->hold));
+		p->hold[p->held].hdr = h;
+		p->hold[p->held].a = a;
+		p->held++;
+		if (manner == BACKWARDS && p->held == 8)
+			release(p, fd);
+		return (true);
+	}
+	return (answer(p, fd, &h, a, manner));
+}
+
+static void *
+run_peer(void *arg)
+{
+	struct peer *p = arg;
+	struct pollfd pfd[2] = {
+		{ .fd = p->fd, .events = POLLIN },
+		{ .fd = p->twin, .events = POLLIN },
+	};
+	int i;
+
+	for (;;) {
+		must(poll(pfd, 2, -1) > 0);
+		for (i = 0; i < 2; i++)
+			if (pfd[i].revents != 0 && !serve(p, pfd[i].fd))
+				goto gone;
+	}
+gone:
+	shutdown(p->fd, SHUT_RDWR);
+	if (p->twin != -1)
+		shutdown(p->twin, SHUT_RDWR);
+	return (NULL);
+}
+
+/* Send a command; peer_wait() is the errno of its answer. */
+static void
+peer_send(uint16_t cmd, uint32_t flags, const void *payload, size_t len)
+{
+	pthread_mutex_lock(&peer.lock);
+	peer.answered = false;
+	pthread_mutex_unlock(&peer.lock);
+	must(v_send_fds(peer.fd, 99, cmd, VD_TYPE_COMMAND | flags, payload,
+	    len, NULL, 0));
+}
+
+static int
+peer_wait(void)
+{
+	int err;
+
+	pthread_mutex_lock(&peer.lock);
+	while (!peer.answered)
+		pthread_cond_wait(&peer.cond, &peer.lock);
+	err = v_errno(&peer.reply);
+	pthread_mutex_unlock(&peer.lock);
+	return (err);
+}
+
+static bool
+peer_answered(void)
+{
+	bool answered;
+
+	pthread_mutex_lock(&peer.lock);
+	answered = peer.answered;
+	pthread_mutex_unlock(&peer.lock);
+	return (answered);
+}
+
+static int
+peer_call(uint16_t cmd, const void *payload, size_t len)
+{
+	peer_send(cmd, 0, payload, len);
+	return (peer_wait());
+}
+
+static int
+peer_map(uint64_t addr, uint64_t size, uint32_t flags)
+{
+	const struct vd_dma_map m = { 32, flags, 0, addr, size };
+
+	return (peer_call(VD_CMD_DMA_MAP, &m, sizeof(m)));
+}
+
+static void
+send_unmap(uint64_t addr, uint64_t size)
+{
+	const struct vd_dma_unmap m = { 24, 0, addr, size };
+
+	peer_send(VD_CMD_DMA_UNMAP, 0, &m, sizeof(m));
+}
+
+/* Attach, say hello with these capabilities, and let a thread answer. */
+static void
+start_peer(const char *caps)
+{
+	uint8_t req[18], v[512] = { 0, 0, 1, 0 };
+	const struct vd_region_access a = { 4, 7, 2 };
+	struct v_reply r;
+	int sv[2];
+	size_t len;
+
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
+	must(vd_server_attach(dev.s, sv[1]) == 0);
+	peer.fd = sv[0];
+	peer.twin = -1;
+	peer.manner = WELL;
+	peer.asked = peer.held = 0;
+	peer.largest = 0;
+	len = (size_t)snprintf((char *)v + 4, sizeof(v) - 4,
+	    "{\"capabilities\":{%s}}", caps) + 5;
+	must(v_call(dev.s, peer.fd, VD_CMD_VERSION, v, len, &r) &&
+	    v_errno(&r) == 0);
+	if (r.nfds > 0)
+		peer.twin = r.fds[0];
+	start_server();
+	must(pthread_create(&peer.thread, NULL, run_peer, &peer) == 0);
+	memcpy(req, &a, 16);
+	memcpy(req + 16, "\x06\x00", 2);
+	must(peer_call(VD_CMD_REGION_WRITE, req, 18) == 0);
+	must(peer_map(BASE, MEM, 3) == 0);
+	must(peer_map(RO, 64 * KIB, 1) == 0);
+	must(peer_map(WO, 64 * KIB, 2) == 0);
+}
+
+static void
+stop_peer(void)
+{
+	shutdown(peer.fd, SHUT_RDWR);
+	must(pthread_join(peer.thread, NULL) == 0);
+	close(peer.fd);
+	if (peer.twin != -1)
+		close(peer.twin);
+}
+
+static void
+fill(uint8_t *p, size_t len, unsigned int seed)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		p[i] = (uint8_t)(i * 7 + (i >> 8) * 13 + seed);
+}
+
+static void
+begin(const char *caps, const struct vd_server_limits *limits)
+{
+	v_dev_create(&dev);
+	sp = vd_server_dma(dev.s);
+	if (limits != NULL)
+		must(vd_server_set_limits(dev.s, limits) == 0);
+	must((peer.mem = malloc(MEM)) != NULL);
+	fill(peer.mem, MEM, 0);
+	start_peer(caps);
+}
+
+static void
+end(void)
+{
+	stop_peer();
+	stop_server();
+	v_dev_destroy(&dev);
+	free(peer.mem);
+}
+
+/* --- accesses that wait -------------------------------------------------- */
+
+static enum mt_result
+dma_read(uint64_t addr, void *buf, size_t len)
+{
+	return (mt_space_read(sp, addr, buf, len, MT_ATTRS_NONE));
+}
+
+static enum mt_result
+dma_write(uint64_t addr, const void *buf, size_t len)
+{
+	return (mt_space_write(sp, addr, buf, len, MT_ATTRS_NONE));
+}
+
+/* Is len at off read and written as it is in the client's memory? */
+static bool
+round_trip(size_t off, size_t len)
+{
+	uint8_t *buf = malloc(len + 2), *want = calloc(1, len);
+	bool right;
+
+	must(buf != NULL && want != NULL);
+	memset(buf, 0xa5, len + 2);
+	fill(want, len, (unsigned int)len);
+	right = dma_write(BASE + off, want, len) == MT_OK &&
+	    memcmp(peer.mem + off, want, len) == 0 &&
+	    dma_read(BASE + off, buf + 1, len) == MT_OK &&
+	    memcmp(buf + 1, want, len) == 0 && buf[0] == 0xa5 &&
+	    buf[len + 1] == 0xa5;
+	free(buf);
+	free(want);
+	return (right);
+}
+
+static void
+test_sizes(const char *what, const char *caps, size_t cut,
+    const struct vd_server_limits *limits)
+{
+	static const size_t small[] = { 1, 2, 3, 4, 7, 8, 9, 16, 17, 4096 };
+	size_t i, k, asked;
+	bool right = true;
+	uint8_t *buf;
+	uint32_t v;
+
+	begin(caps, limits);
+	diag("%s", what);
+	for (i = 0; i < T_COUNT(small); i++)
+		right = right && round_trip(3 + i, small[i]);
+	ok(right, "small accesses are right");
+	right = true;
+	for (k = 1; k <= 40 && k * cut + 1 <= MEM; k = k * 2 + 1)
+		for (i = 0; i < 3; i++)
+			right = right && round_trip(0, k * cut - 1 + i);
+	ok(right, "so are those about as long as some messages");
+	ok(round_trip(0, MEM), "and all of the memory at once");
+	is_int(peer.largest, cut, "no message carries more than it may");
+	asked = peer.asked;
+	must((buf = malloc(2 * cut)) != NULL);
+	is_hex(dma_read(BASE, buf, 2 * cut), MT_OK, "twice that");
+	is_int(peer.asked - asked, 2, "takes two");
+	asked = peer.asked;
+	is_hex(mt_space_load_le32(sp, BASE + 8, &v), MT_OK, "a register");
+	is_int(peer.asked - asked, cut < 4 ? 2 : 1, "takes one");
+	free(buf);
+	end();
+}
+
+static void
+test_permissions(void)
+{
+	uint8_t buf[64];
+	unsigned int asked;
+
+	begin("", NULL);
+	asked = peer.asked;
+	is_hex(dma_read(RO, buf, 64), MT_OK, "memory to read is read");
+	is_hex(dma_write(RO, buf, 64), MT_DENIED, "and not written");
+	is_hex(dma_write(WO, buf, 64), MT_OK, "memory to write is written");
+	is_hex(dma_read(WO, buf, 64), MT_DENIED, "and not read");
+	is_int(peer.asked - asked, 2, "without asking the client");
+	end();
+}
+
+static void
+test_errors(void)
+{
+	static const struct { uint32_t err; enum mt_result res; } t[] = {
+		{ EFAULT, MT_DECODE }, { EACCES, MT_DENIED },
+		{ EPERM, MT_DENIED }, { EIO, MT_DEVICE }, { EINVAL, MT_DEVICE },
+		{ ENOSYS, MT_DEVICE }, { ETIMEDOUT, MT_DEVICE },
+		{ ENOTCONN, MT_DEVICE }, { 0, MT_DEVICE },
+		{ UINT32_MAX, MT_DEVICE },
+	};
+	static const uint8_t zero[32];
+	uint8_t buf[32];
+	size_t i;
+
+	begin("", NULL);
+	peer.manner = HEADER_ONLY;
+	is_hex(dma_write(BASE, zero, 32), MT_OK, "a header answers a write");
+	peer.manner = ERROR;
+	for (i = 0; i < T_COUNT(t); i++) {
+		peer.error = t[i].err;
+		memset(buf, 0xff, 32);
+		is_hex(dma_read(BASE, buf, 32), t[i].res,
+		    "a read fails by error %u", t[i].err);
+		is_mem(buf, zero, 32, "and reads as zero");
+		is_hex(dma_write(BASE, buf, 32), t[i].res, "so does a write");
+	}
+	peer.manner = WELL;
+	ok(round_trip(5, 5000), "the client is as good as before");
+	end();
+}
+
+static void
+test_nonsense(void)
+{
+	static const struct { int manner; bool write; const char *name; } t[] =
+	{
+		{ WRONG_ADDR, false, "another address" },
+		{ WRONG_ADDR, true, "another address" },
+		{ WRONG_COUNT, false, "another count" },
+		{ WRONG_COUNT, true, "another count" },
+		{ SHORT, false, "too short" }, { SHORT, true, "too short" },
+		{ LONG, false, "too long" }, { LONG, true, "too long" },
+		{ EMPTY, false, "empty" },
+		{ HANG_UP, false, "the end" }, { HANG_UP, true, "the end" },
+	};
+	uint8_t buf[9000];
+	size_t i, len;
+
+	memset(buf, 0, sizeof(buf));
+	for (i = 0; i < T_COUNT(t); i++) {
+		for (len = 64; len <= 9000; len += 8936) {
+			begin("", NULL);
+			peer.manner = t[i].manner;
+			is_hex(t[i].write ? dma_write(BASE, buf, len) :
+			    dma_read(BASE, buf, len), MT_DEVICE,
+			    "a %s of %zu fails if the answer is %s",
+			    t[i].write ? "write" : "read", len, t[i].name);
+			pthread_join(runner, NULL);
+			ok(run_result == -1 && run_errno == ENOTCONN,
+			    "and the client is dropped");
+			is_hex(dma_read(BASE, buf, 1), MT_DECODE,
+			    "with its memory");
+			stop_peer();
+			close(stop_fd);
+			v_dev_destroy(&dev);
+			free(peer.mem);
+		}
+	}
+}
+
+static void
+test_timeout(void)
+{
+	const struct vd_server_limits limits = { .dma_timeout_ms = 50 };
+	static const uint8_t zero[9000];
+	uint8_t buf[9000];
+
+	begin("", &limits);
+	peer.manner = SILENT;
+	memset(buf, 0xff, sizeof(buf));
+	is_hex(dma_read(BASE, buf, 9000), MT_DEVICE, "a read times out");
+	is_mem(buf, zero, 9000, "and reads as zero");
+	is_hex(dma_write(BASE + 10000, zero, 9000), MT_DEVICE, "so a write");
+	is_int(peer.held, 2, "which the client has");
+	memset(buf, 0xff, sizeof(buf));
+	release(&peer, peer.fd);
+	peer.manner = WELL;
+	ok(round_trip(1, 9000), "late answers are dropped");
+	end();
+}
+
+/* --- deferred accesses --------------------------------------------------- */
+
+struct job {
+	struct mt_access acc;
+	uint8_t buf[4096];
+	size_t len;
+	_Atomic(int) done;		/* how often */
+	_Atomic(int) res;
+	pthread_t thread;		/* that called done */
+};
+
+static struct job jobs[1100];
+
+static void
+job_done(void *arg, enum mt_result res)
+{
+	struct job *j = arg;
+
+	j->res = (int)res;
+	j->thread = pthread_self();
+	j->done++;
+}
+
+static void
+submit(struct job *j, uint64_t addr, size_t len, bool is_write)
+{
+	j->done = 0;
+	j->len = len;
+	must(mt_access_submit(sp, &j->acc, addr, j->buf, len, is_write,
+	    MT_ATTRS_NONE, job_done, j) == 0);
+}
+
+/*
+ * Has each of n ended once, with this result, and on no thread but the server's
+ * or, before mt_access_submit() had returned, ours?
+ */
+static bool
+all_done(const struct job *j, size_t n, enum mt_result res)
+{
+	for (; n > 0; n--, j++)
+		if (j->done != 1 || j->res != (int)res ||
+		    (!pthread_equal(j->thread, runner) &&
+		    !pthread_equal(j->thread, pthread_self())))
+			return (false);
+	return (true);
+}
+
+static bool
+all_right(const struct job *j, size_t n, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (memcmp(j[i].buf, peer.mem + i * len, len) != 0)
+			return (false);
+	return (true);
+}
+
+static void
+test_deferred(const char *what, const char *caps,
+    const struct vd_server_limits *limits)
+{
+	size_t n = T_COUNT(jobs), i;
+
+	begin(caps, limits);
+	diag("%s", what);
+	peer.manner = BACKWARDS;
+	for (i = 0; i < 32; i++)
+		submit(&jobs[i], BASE + i * 512, 512, false);
+	must(mt_access_drain(sp) == 0);
+	ok(all_done(jobs, 32, MT_OK), "32 reads in flight end in any order");
+	ok(all_right(jobs, 32, 512), "each with its own bytes");
+	peer.manner = WELL;
+	for (i = 0; i < n; i++)
+		submit(&jobs[i], BASE + i * 2048, 2048, false);
+	must(mt_access_drain(sp) == 0);
+	ok(all_done(jobs, n, MT_OK),
+	    "so do more than can be in flight at a time");
+	ok(all_right(jobs, n, 2048), "each with its own bytes");
+	for (i = 0; i < n; i++) {
+		fill(jobs[i].buf, 2048, (unsigned int)i);
+		submit(&jobs[i], BASE + i * 2048, 2048, true);
+	}
+	must(mt_access_drain(sp) == 0);
+	ok(all_done(jobs, n, MT_OK) && all_right(jobs, n, 2048), "and writes");
+	peer.manner = ERROR;
+	peer.error = EFAULT;
+	submit(&jobs[0], BASE, 100, false);
+	must(mt_access_drain(sp) == 0);
+	ok(all_done(jobs, 1, MT_DECODE), "an error is told");
+	submit(&jobs[0], RO, 100, true);
+	ok(jobs[0].done == 1 && jobs[0].res == MT_DENIED,
+	    "what is not allowed ends at once");
+	end();
+}
+
+static void
+test_unmap(void)
+{
+	size_t i;
+
+	begin("", NULL);
+	peer.manner = SILENT;
+	for (i = 0; i < 32; i++)
+		submit(&jobs[i], BASE + i * 512, 512, false);
+	while (peer.held < 32)
+		usleep(1000);
+	send_unmap(BASE, MEM);
+	usleep(20000);
+	ok(!peer_answered(), "an unmap waits for accesses in flight");
+	is_int(jobs[0].done, 0, "which go on");
+	release(&peer, peer.fd);
+	is_int(peer_wait(), 0, "and is answered when they end");
+	ok(all_done(jobs, 32, MT_OK) && all_right(jobs, 32, 512), "well");
+	end();
+}
+
+int
+main(void)
+{
+	const struct vd_server_limits forced = { .force_queue = true };
+
+	pthread_mutex_init(&peer.lock, NULL);
+	pthread_cond_init(&peer.cond, NULL);
+	test_sizes("one socket", "", 1 << 20, NULL);
+	test_sizes("a twin", "\"twin_socket\":{\"supported\":true}", 1 << 20,
+	    NULL);
+	test_sizes("small messages", "\"max_data_xfer_size\":65536", 1 << 16,
+	    NULL);
+	test_sizes("queued", "\"max_data_xfer_size\":65536", 1 << 16, &forced);
+	test_permissions();
+	test_errors();
+	test_nonsense();
+	test_timeout();
+	test_deferred("one socket", "", NULL);
+	test_deferred("a twin", "\"twin_socket\":{\"supported\":true}", NULL);
+	test_deferred("queued, in pieces", "\"max_data_xfer_size\":100",
+	    &forced);
+	test_unmap();
+	return (done());
+}
