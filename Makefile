@@ -54,15 +54,18 @@ MT_SRCS		= \
 	libmemtree/bounce.c \
 	libmemtree/cache.c \
 	libmemtree/children.c \
+	libmemtree/coalesce.c \
 	libmemtree/defer.c \
 	libmemtree/dirty.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
 	libmemtree/dump-dot.c \
 	libmemtree/dump-svg.c \
+	libmemtree/extras.c \
 	libmemtree/guard.c \
 	libmemtree/iommu.c \
 	libmemtree/iommu-notify.c \
+	libmemtree/ioeventfd.c \
 	libmemtree/listener.c \
 	libmemtree/ram.c \
 	libmemtree/reclaim.c \
@@ -76,12 +79,14 @@ MT_SRCS		= \
 
 MT_HDRS		= \
 	libmemtree/cache.h \
+	libmemtree/coalesce.h \
 	libmemtree/defer.h \
 	libmemtree/dirty.h \
 	libmemtree/dma.h \
 	libmemtree/dump.h \
 	libmemtree/guard.h \
 	libmemtree/iommu.h \
+	libmemtree/ioeventfd.h \
 	libmemtree/listener.h \
 	libmemtree/memtree.h \
 	libmemtree/region.h \

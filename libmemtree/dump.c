@@ -156,6 +156,42 @@ dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
 	fputc('\n', fp);
 }
 
+struct extras_line {
+	FILE *fp;
+	int indent;
+};
+
+static void
+dump_eventfd(void *arg, const struct mt__eventfd *ev)
+{
+	const struct extras_line *l = arg;
+
+	fprintf(l->fp, "%*seventfd @%016" PRIx64 ", size ", l->indent, "",
+	    ev->off);
+	if (ev->size == 0)
+		fputs("any", l->fp);
+	else
+		fprintf(l->fp, "%u", ev->size);
+	if (ev->match)
+		fprintf(l->fp, ", data %" PRIx64, ev->data);
+	fputc('\n', l->fp);
+}
+
+static void
+dump_extras(FILE *fp, const struct mt__extras *x, unsigned int depth)
+{
+	const struct mt_range all = { 0, MT_LAST_MAX };
+	struct extras_line l = { .fp = fp, .indent = (int)depth * 2 + 2 };
+	size_t i;
+
+	if (x == NULL)
+		return;
+	for (i = 0; i < x->nranges; i++)
+		fprintf(fp, "%*scoalescing @%016" PRIx64 "-%016" PRIx64 "\n",
+		    l.indent, "", x->ranges[i].first, x->ranges[i].last);
+	mt__eventfds_diff(x->eventfds, NULL, all, dump_eventfd, &l);
+}
+
 int
 mt_dump_tree(FILE *fp, struct mt_region *root)
 {
@@ -176,6 +212,7 @@ mt_dump_tree(FILE *fp, struct mt_region *root)
 			indent = 1;
 		}
 		dump_line(fp, e->region, e->base, e->depth + indent);
+		dump_extras(fp, e->region->state.extras, e->depth + indent);
 	}
 	free(d.list);
 	(void)mt_topology_commit(t);

@@ -215,6 +215,7 @@ struct mt__state {
 	bool nonvolatile;
 	bool unmergeable;
 	bool rom_mode;
+	struct mt__extras *extras;	/* counted by who holds the state */
 };
 
 RB_HEAD(mt__children, mt_region);
@@ -260,8 +261,9 @@ struct mt_region {
 
 /* Put r into a state: what changes and rollbacks share.  Does not log. */
 void	mt__region_apply(struct mt_region *r, const struct mt__state *state);
-/* Ends the innermost transaction, as a change does. */
+/* Change one thing of r: these end the innermost transaction, as all do. */
 int	mt__region_set_log(struct mt_region *r, uint8_t log);
+int	mt__region_set_extras(struct mt_region *r, struct mt__extras *x);
 /* A reference to r, or NULL if it has none left.  Under [t]. */
 struct mt_region *mt__region_get_alive(struct mt_region *r);
 /* Is this plain memory?  A RAM device is not. */
@@ -287,6 +289,71 @@ struct mt_region *mt__children_next(const struct mt_region *r);
  */
 int	mt__children_push(const struct mt_region *parent, mt_addr first,
 	    mt_addr last);
+
+/* --- extras.c ------------------------------------------------------------ */
+
+/*
+ * What few regions have: eventfds, ranges in which writes may be coalesced.
+ * Immutable once it is in a region; a change makes another one, which shares
+ * with it what is the same.  Counted by the region, by undo entries, and by
+ * the spans that show the region, so that a view keeps what it had.
+ */
+struct mt__extras {
+	_Atomic(size_t) refs;		/* [a] */
+	struct mt__enode *eventfds;	/* [I] counted */
+	size_t nranges;			/* [I] */
+	struct mt_range ranges[];	/* [I] offsets; ascending, apart */
+};
+
+struct mt__extras *mt__extras_alloc(size_t nranges);
+struct mt__extras *mt__extras_get(struct mt__extras *x);
+void	mt__extras_put(struct mt__extras *x);
+/* Make *x, which the caller gives away, that of r, and end a transaction. */
+int	mt__extras_set(struct mt_region *r, struct mt__extras *x);
+/* End the transaction of a change that is not made. */
+int	mt__extras_refuse(struct mt_region *r, int error);
+
+/* --- ioeventfd.c --------------------------------------------------------- */
+
+struct mt__eventfd {
+	_Atomic(size_t) refs;		/* [a] */
+	uint64_t weight;		/* [I] in the treap */
+	mt_addr off;			/* [I] in the region */
+	uint64_t data;			/* [I] 0 unless match */
+	unsigned int size;		/* [I] 0: any */
+	bool match;			/* [I] */
+	int fd;				/* [I] ours */
+	int callers;			/* [I] the number it was given as */
+};
+
+/* A persistent treap of eventfds: nodes never change and are shared. */
+struct mt__enode {
+	_Atomic(size_t) refs;		/* [a] */
+	struct mt__eventfd *ev;		/* [I] counted */
+	struct mt__enode *left;		/* [I] counted; NULL: none */
+	struct mt__enode *right;	/* [I] counted; NULL: none */
+};
+
+struct mt__enode *mt__eventfds_get(struct mt__enode *n);
+void	mt__eventfds_put(struct mt__enode *n);
+const struct mt__enode *mt__eventfds_find(const struct mt__enode *n,
+	    const struct mt__eventfd *ev);
+/*
+ * Call fn for each of n with an offset in range, ascending, that is not in
+ * other; what they share is not looked at.
+ */
+void	mt__eventfds_diff(const struct mt__enode *n,
+	    const struct mt__enode *other, struct mt_range range,
+	    void (*fn)(void *, const struct mt__eventfd *), void *arg);
+/* Signal those that a write is for: whether there were any.  Never waits. */
+bool	mt__eventfds_signal(const struct mt__enode *n, mt_addr off,
+	    unsigned int size, uint64_t val);
+/* The bytes that have to be visible for it to be there, minus one. */
+static inline mt_addr
+mt__eventfd_span(const struct mt__eventfd *ev)
+{
+	return (ev->size == 0 ? 0 : ev->size - 1);
+}
 
 /* --- ram.c --------------------------------------------------------------- */
 
@@ -362,6 +429,7 @@ struct mt__span {
 	struct mt_region *region;	/* counted */
 	mt_addr off;			/* in region, of range.first */
 	mt_addr region_last;		/* where accesses are cut */
+	struct mt__extras *extras;	/* counted; NULL: none */
 	uint64_t build;			/* that made it */
 	TAILQ_ENTRY(mt__span) link;	/* in adds, then in a view's garbage */
 };

@@ -6,20 +6,101 @@
 
 #include "internal.h"
 
+/* Who is to be told of which changes. */
 struct notice {
 	struct mt_space *sp;
 	struct mt_listener *only;	/* NULL: all of them */
-	uint64_t build;			/* that is told of */
+	const struct mt_view *other;	/* before or after; NULL: nothing */
+	bool is_add;			/* told is what came; else what goes */
 	bool begun;
 };
 
+/* --- the order of listeners ---------------------------------------------- */
+
 static struct mt_listener *
-last_of(struct mt_listener *l)
+first(const struct notice *n, bool ascending)
 {
-	while (l != NULL && l->next != NULL)
+	struct mt_listener *l = n->sp->listeners;
+
+	if (n->only != NULL)
+		return (n->only);
+	while (!ascending && l != NULL && l->next != NULL)
 		l = l->next;
 	return (l);
 }
+
+static struct mt_listener *
+next(const struct notice *n, const struct mt_listener *l, bool ascending)
+{
+	if (n->only != NULL)
+		return (NULL);
+	return (ascending ? l->next : l->prev);
+}
+
+#define FOREACH_LISTENER(l, n, ascending)	\
+	for (l = first(n, ascending); l != NULL; l = next(n, l, ascending))
+
+/* Comes before the first thing that is told, if there is any. */
+static void
+tell_begin(struct notice *n)
+{
+	struct mt_listener *l;
+
+	if (n->begun)
+		return;
+	n->begun = true;
+	FOREACH_LISTENER(l, n, true)
+		if (l->begin != NULL)
+			l->begin(l->arg, n->sp);
+}
+
+static void
+tell_commit(const struct notice *n)
+{
+	struct mt_listener *l;
+
+	if (!n->begun)
+		return;
+	FOREACH_LISTENER(l, n, true)
+		if (l->commit != NULL)
+			l->commit(l->arg, n->sp);
+}
+
+/* --- what is in both views ----------------------------------------------- */
+
+/* What the other view has at addr, if that is the same byte of the region. */
+static const struct mt__span *
+counterpart(const struct notice *n, const struct mt__span *span, mt_addr addr)
+{
+	const struct mt__span *s;
+
+	if (n->other == NULL)
+		return (NULL);
+	s = mt__tree_at(n->other->top, addr);
+	if (s == NULL || s->region != span->region ||
+	    addr - s->range.first + s->off != addr - span->range.first +
+	    span->off)
+		return (NULL);
+	return (s);
+}
+
+/*
+ * The same section in the other view, or NULL: all that may differ is what
+ * its region has besides.
+ */
+static const struct mt__span *
+twin(const struct notice *n, const struct mt__span *span)
+{
+	const struct mt__span *s = counterpart(n, span, span->range.first);
+
+	if (s == NULL || s->range.first != span->range.first ||
+	    s->range.last != span->range.last ||
+	    ((s->flags ^ span->flags) & MT__SECTION_FLAGS) != 0)
+		return (NULL);
+	return (s);
+}
+
+/* --- sections and their logs --------------------------------------------- */
 
 /* The clients for whom sec's writes are logged were, and are. */
 static void
@@ -28,55 +109,41 @@ tell_log(struct notice *n, const struct mt_section *sec, unsigned int was,
 {
 	struct mt_listener *l;
 
+	if (was == now)
+		return;
+	tell_begin(n);
 	if ((now & ~was) != 0)
-		for (l = n->only != NULL ? n->only : n->sp->listeners;
-		    l != NULL; l = n->only != NULL ? NULL : l->next)
+		FOREACH_LISTENER(l, n, true)
 			if (l->log_start != NULL)
 				l->log_start(l->arg, n->sp, sec, was, now);
 	if ((was & ~now) != 0)
-		for (l = n->only != NULL ? n->only : last_of(n->sp->listeners);
-		    l != NULL; l = n->only != NULL ? NULL : l->prev)
+		FOREACH_LISTENER(l, n, false)
 			if (l->log_stop != NULL)
 				l->log_stop(l->arg, n->sp, sec, was, now);
 }
 
 static void
-tell_add(void *arg, const struct mt_section *sec)
+tell_section(struct notice *n, const struct mt__span *span)
 {
-	struct notice *n = arg;
+	const struct mt_region *r = span->region;
 	struct mt_listener *l;
+	struct mt_section sec;
 
-	for (l = n->only != NULL ? n->only : n->sp->listeners; l != NULL;
-	    l = n->only != NULL ? NULL : l->next)
-		if (l->add != NULL)
-			l->add(l->arg, n->sp, sec);
+	if (twin(n, span) != NULL)
+		return;
+	tell_begin(n);
+	mt__section_of(span, &sec);
+	if (!n->is_add)
+		tell_log(n, &sec, r->log_told, 0);
+	FOREACH_LISTENER(l, n, n->is_add) {
+		if (n->is_add ? l->add == NULL : l->del == NULL)
+			continue;
+		(n->is_add ? l->add : l->del)(l->arg, n->sp, &sec);
+	}
 	/* Who comes inside a transaction hears of its changes at the end. */
-	tell_log(n, sec, 0, n->only != NULL ? sec->region->log_told :
-	    sec->region->state.log);
-}
-
-static void
-tell_del(void *arg, const struct mt_section *sec)
-{
-	struct notice *n = arg;
-	struct mt_listener *l;
-
-	tell_log(n, sec, sec->region->log_told, 0);
-	for (l = n->only != NULL ? n->only : last_of(n->sp->listeners);
-	    l != NULL; l = n->only != NULL ? NULL : l->prev)
-		if (l->del != NULL)
-			l->del(l->arg, n->sp, sec);
-}
-
-static void
-tell_begin(struct notice *n)
-{
-	struct mt_listener *l;
-
-	n->begun = true;
-	for (l = n->sp->listeners; l != NULL; l = l->next)
-		if (l->begin != NULL)
-			l->begin(l->arg, n->sp);
+	if (n->is_add)
+		tell_log(n, &sec, 0, n->only != NULL ? r->log_told :
+		    r->state.log);
 }
 
 /* The log of a section that stayed, if it was changed. */
@@ -87,13 +154,156 @@ tell_relog(void *arg, const struct mt__span *span)
 	struct notice *n = arg;
 	struct mt_section sec;
 
-	if (span->build == n->build || r->log_told == r->state.log)
+	if (r->log_told == r->state.log || twin(n, span) == NULL)
 		return (false);
-	if (!n->begun)
-		tell_begin(n);
 	mt__section_of(span, &sec);
 	tell_log(n, &sec, r->log_told, r->state.log);
 	return (false);
+}
+
+/* --- eventfds ------------------------------------------------------------ */
+
+struct eventfd_notice {
+	struct notice *n;
+	const struct mt__span *span;
+};
+
+/* Is an eventfd whose first byte is at addr in the span, whole? */
+static bool
+has_eventfd(const struct mt__span *span, mt_addr addr,
+    const struct mt__eventfd *ev)
+{
+	const struct mt__enode *found;
+
+	if (span->extras == NULL ||
+	    span->range.last - addr < mt__eventfd_span(ev))
+		return (false);
+	found = mt__eventfds_find(span->extras->eventfds, ev);
+	return (found != NULL && found->ev == ev);
+}
+
+static void
+tell_eventfd(void *arg, const struct mt__eventfd *ev)
+{
+	const struct eventfd_notice *en = arg;
+	const struct mt__span *span = en->span, *s;
+	struct notice *n = en->n;
+	struct mt_eventfd info = {
+		.addr = span->range.first + (ev->off - span->off),
+		.size = ev->size, .match = ev->match, .data = ev->data,
+		.fd = ev->fd,
+	};
+	struct mt_listener *l;
+	struct mt_section sec;
+
+	if (!has_eventfd(span, info.addr, ev))
+		return;
+	s = counterpart(n, span, info.addr);
+	if (s != NULL && has_eventfd(s, info.addr, ev))
+		return;
+	tell_begin(n);
+	mt__section_of(span, &sec);
+	FOREACH_LISTENER(l, n, n->is_add) {
+		if (n->is_add ? l->eventfd_add == NULL : l->eventfd_del == NULL)
+			continue;
+		(n->is_add ? l->eventfd_add : l->eventfd_del)(l->arg, n->sp,
+		    &sec, &info);
+	}
+}
+
+static void
+tell_eventfds(struct notice *n, const struct mt__span *span)
+{
+	struct eventfd_notice en = { .n = n, .span = span };
+	struct mt_range range = { span->off,
+	    span->off + (span->range.last - span->range.first) };
+	const struct mt__span *s;
+
+	if (span->extras == NULL)
+		return;
+	/* In the same section what both have is quickly skipped. */
+	s = twin(n, span);
+	mt__eventfds_diff(span->extras->eventfds, s != NULL &&
+	    s->extras != NULL ? s->extras->eventfds : NULL, range,
+	    tell_eventfd, &en);
+}
+
+/* --- coalescing ---------------------------------------------------------- */
+
+/* The addresses at which a span shows some of a range of its region's. */
+static bool
+clip(const struct mt__span *span, const struct mt_range *range,
+    struct mt_range *shown)
+{
+	mt_addr end = span->off + (span->range.last - span->range.first);
+
+	if (range->last < span->off || range->first > end)
+		return (false);
+	shown->first = span->range.first + (range->first > span->off ?
+	    range->first - span->off : 0);
+	shown->last = span->range.first + ((range->last < end ?
+	    range->last : end) - span->off);
+	return (true);
+}
+
+static bool
+has_range(const struct mt__span *span, const struct mt_range *shown)
+{
+	struct mt_range r;
+	size_t i;
+
+	if (span->extras == NULL)
+		return (false);
+	for (i = 0; i < span->extras->nranges; i++)
+		if (clip(span, &span->extras->ranges[i], &r) &&
+		    r.first == shown->first && r.last == shown->last)
+			return (true);
+	return (false);
+}
+
+static void
+tell_range(struct notice *n, const struct mt__span *span,
+    struct mt_range shown)
+{
+	const struct mt__span *s = counterpart(n, span, shown.first);
+	struct mt_listener *l;
+	struct mt_section sec;
+
+	if (s != NULL && has_range(s, &shown))
+		return;
+	tell_begin(n);
+	mt__section_of(span, &sec);
+	FOREACH_LISTENER(l, n, n->is_add) {
+		if (n->is_add ? l->coalesce_add == NULL :
+		    l->coalesce_del == NULL)
+			continue;
+		(n->is_add ? l->coalesce_add : l->coalesce_del)(l->arg, n->sp,
+		    &sec, shown);
+	}
+}
+
+/* Regions have few of them: all are compared. */
+static void
+tell_ranges(struct notice *n, const struct mt__span *span)
+{
+	struct mt_range shown;
+	size_t i;
+
+	for (i = 0; span->extras != NULL && i < span->extras->nranges; i++)
+		if (clip(span, &span->extras->ranges[i], &shown))
+			tell_range(n, span, shown);
+}
+
+/* --- all of it ----------------------------------------------------------- */
+
+static void
+tell_each(struct notice *n, const struct mt__spans *list,
+    void (*tell)(struct notice *, const struct mt__span *))
+{
+	const struct mt__span *span;
+
+	TAILQ_FOREACH(span, list, link)
+		tell(n, span);
 }
 
 /* Of the changes of a commit that root has, if any. */
@@ -101,28 +311,60 @@ void
 mt__listener_notify(struct mt_space *sp, struct mt__root *root)
 {
 	const struct mt__build *b = &root->build;
-	struct notice n = { .sp = sp, .build = b->number };
-	const struct mt__span *span;
-	struct mt_section sec;
-	struct mt_listener *l;
+	struct notice n = { .sp = sp, .other = root->view };
 
 	if (sp->listeners == NULL)
 		return;
+	tell_each(&n, &b->dels, tell_ranges);
+	tell_each(&n, &b->dels, tell_eventfds);
+	tell_each(&n, &b->dels, tell_section);
+	n.is_add = true;
 	if (root->next_view != NULL)
-		tell_begin(&n);
-	TAILQ_FOREACH(span, &b->dels, link) {
-		mt__section_of(span, &sec);
-		tell_del(&n, &sec);
-	}
-	TAILQ_FOREACH(span, &b->adds, link) {
-		mt__section_of(span, &sec);
-		tell_add(&n, &sec);
-	}
+		n.other = root->next_view;	/* is the old one by now */
+	tell_each(&n, &b->adds, tell_section);
 	if (sp->topology->relogged)
 		(void)mt__root_touched(root, tell_relog, &n);
-	for (l = n.begun ? sp->listeners : NULL; l != NULL; l = l->next)
-		if (l->commit != NULL)
-			l->commit(l->arg, sp);
+	tell_each(&n, &b->adds, tell_eventfds);
+	tell_each(&n, &b->adds, tell_ranges);
+	tell_commit(&n);
+}
+
+/* The same for all spans of the view that the space shows. */
+static void
+tell_all(struct notice *n, void (*tell)(struct notice *,
+    const struct mt__span *))
+{
+	const struct mt__span *span;
+	mt_addr addr = 0;
+
+	while ((span = mt__view_search(n->sp->root->view, addr)) != NULL) {
+		tell(n, span);
+		if (span->range.last == MT_LAST_MAX)
+			break;
+		addr = span->range.last + 1;
+	}
+}
+
+/* Tell only l that the view which sp shows has come or gone. */
+static void
+replay(struct mt_space *sp, struct mt_listener *l, bool is_add)
+{
+	struct notice n = { .sp = sp, .only = l, .is_add = is_add };
+
+	sp->topology->notifying = true;
+	tell_begin(&n);
+	if (is_add)
+		tell_all(&n, tell_section);
+	else if (l->coalesce_del != NULL)
+		tell_all(&n, tell_ranges);
+	if (is_add ? l->eventfd_add != NULL : l->eventfd_del != NULL)
+		tell_all(&n, tell_eventfds);
+	if (!is_add)
+		tell_all(&n, tell_section);
+	else if (l->coalesce_add != NULL)
+		tell_all(&n, tell_ranges);
+	tell_commit(&n);
+	sp->topology->notifying = false;
 }
 
 static void
@@ -157,31 +399,6 @@ unlink_listener(struct mt_listener *l)
 	l->sp = NULL;
 }
 
-/* Tell only l that the view which sp shows has come or gone. */
-static void
-replay(struct mt_space *sp, struct mt_listener *l,
-    void (*tell)(void *, const struct mt_section *))
-{
-	struct notice n = { .sp = sp, .only = l };
-	const struct mt__span *span;
-	struct mt_section sec;
-	mt_addr addr = 0;
-
-	sp->topology->notifying = true;
-	if (l->begin != NULL)
-		l->begin(l->arg, sp);
-	while ((span = mt__view_search(sp->root->view, addr)) != NULL) {
-		mt__section_of(span, &sec);
-		tell(&n, &sec);
-		if (sec.range.last == MT_LAST_MAX)
-			break;
-		addr = sec.range.last + 1;
-	}
-	if (l->commit != NULL)
-		l->commit(l->arg, sp);
-	sp->topology->notifying = false;
-}
-
 /*
  * Inside a transaction the view is that of before it; the changes follow at
  * the commit.
@@ -199,7 +416,7 @@ mt_listener_register(struct mt_space *sp, struct mt_listener *l)
 		return (-1);
 	}
 	link_listener(sp, l);
-	replay(sp, l, tell_add);
+	replay(sp, l, true);
 	return (mt_topology_commit(t));
 }
 
@@ -216,7 +433,7 @@ mt_listener_unregister(struct mt_listener *l)
 	t = sp->topology;
 	if (mt_topology_begin(t) == -1)
 		return (-1);
-	replay(sp, l, tell_del);
+	replay(sp, l, false);
 	unlink_listener(l);
 	return (mt_topology_commit(t));
 }

@@ -12,6 +12,15 @@ extern "C" {
 
 struct mt_space;
 
+/* An eventfd of a region, where a space shows it. */
+struct mt_eventfd {
+	mt_addr addr;			/* in the space */
+	unsigned int size;		/* of the writes that signal; 0: any */
+	bool match;			/* those of data only */
+	uint64_t data;
+	int fd;				/* the library's copy, lent */
+};
+
 /*
  * Someone who is told how a space changes; lives in the caller's memory.  Any
  * callback may be NULL.  After a commit that changed the space come: begin;
@@ -34,6 +43,18 @@ struct mt_space;
  * the memory next: who marks a page once from now on has to begin anew, for
  * the pages that it had told of.  Both come outside of begin and commit.  A
  * section is not asked about when it is gone: log_stop is the last chance.
+ *
+ * Eventfds and ranges of coalesced writes (see mt_region_add_eventfd() and
+ * mt_region_add_coalescing()) are told where sec shows them, a range as far as
+ * it does.  One that is where it was is not mentioned, though its section may
+ * have changed.
+ *
+ * So begin is followed by all coalesce_dels, all eventfd_dels, the dels, each
+ * behind its log_stop, the adds, each before its log_start, the logs of
+ * sections that stayed, all eventfd_adds, all coalesce_adds, and commit.  What
+ * is told of a section is behind its add and before its del.  A _del goes by
+ * prio as del does, an _add as add.  A listener hears begin and commit if
+ * there is anything of all this to tell, even if it has no callback for that.
  *
  * Context: the committing thread, under the topology's writer lock, when all
  *          spaces have their new views.  Reading, mapping and finding are
@@ -58,6 +79,14 @@ struct mt_listener {
 	    const struct mt_section *sec);
 	void (*log_clear)(void *arg, struct mt_space *sp,
 	    const struct mt_section *sec);
+	void (*eventfd_add)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec, const struct mt_eventfd *ev);
+	void (*eventfd_del)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec, const struct mt_eventfd *ev);
+	void (*coalesce_add)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec, struct mt_range range);
+	void (*coalesce_del)(void *arg, struct mt_space *sp,
+	    const struct mt_section *sec, struct mt_range range);
 	/* private */
 	struct mt_space *sp;
 	struct mt_listener *next;

@@ -18,6 +18,8 @@
 #include <libmemtree/defer.h>
 #include <libmemtree/listener.h>
 #include <libmemtree/dirty.h>
+#include <libmemtree/ioeventfd.h>
+#include <libmemtree/coalesce.h>
 #include <libmemtree/iommu.h>
 #include <libmemtree/dump.h>
 #include <libmemtree/guard.h>

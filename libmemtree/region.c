@@ -251,6 +251,7 @@ release(struct mt__retired *retired)
 	mt__ram_fini(r);
 	mt__dirty_fini(r);
 	mt__iommu_free(r->iommu);
+	mt__extras_put(r->state.extras);
 	if (r->owner_put != NULL)
 		r->owner_put(r->owner);
 	free(r->name);
@@ -396,6 +397,10 @@ mt__region_apply(struct mt_region *r, const struct mt__state *state)
 		mt_region_get(r);
 	if (reindex && old != NULL)
 		mt__children_remove(old, r);
+	if (state->extras != r->state.extras) {
+		mt__extras_get(state->extras);
+		mt__extras_put(r->state.extras);
+	}
 	r->state = *state;
 	mt__dirty_update(r);
 	if (reindex && state->parent != NULL)
@@ -420,6 +425,24 @@ change(struct mt_region *r, const struct mt__state *state)
 	mt__region_apply(r, state);
 	mt__touch(r, 0, MT_LAST_MAX);
 	return (mt_topology_commit(t));
+}
+
+int
+mt__region_set_log(struct mt_region *r, uint8_t log)
+{
+	struct mt__state state = r->state;
+
+	state.log = log;
+	return (change(r, &state));
+}
+
+int
+mt__region_set_extras(struct mt_region *r, struct mt__extras *x)
+{
+	struct mt__state state = r->state;
+
+	state.extras = x;
+	return (change(r, &state));
 }
 
 /* Leave the transaction that a change has begun, without changing. */
@@ -551,15 +574,6 @@ SETTER(nonvolatile, bool, nonvolatile, true)
 SETTER(unmergeable, bool, unmergeable, true)
 SETTER(rom_mode, bool, rom_mode, r->kind == MT_ROM_DEVICE)
 SETTER(alias_offset, mt_addr, alias_off, r->kind == MT_ALIAS)
-
-int
-mt__region_set_log(struct mt_region *r, uint8_t log)
-{
-	struct mt__state state = r->state;
-
-	state.log = log;
-	return (change(r, &state));
-}
 
 /* --- looking ------------------------------------------------------------- */
 

@@ -236,6 +236,7 @@ fill_span(struct mt__span *span, const struct mt__piece *p)
 	span->off = p->off;
 	span->region_last = reach(p);
 	span->flags = p->flags;
+	span->extras = mt__extras_get(r->state.extras);
 	span->host = r->ptr != NULL ? r->ptr + p->off : NULL;
 	if (mt__region_is_ram(r) || (p->flags & MT_SECTION_ROM_MODE) != 0)
 		span->flags |= MT__DIRECT_READ;
@@ -253,6 +254,7 @@ same(const struct mt__piece *p, const struct mt__span *span)
 	    p->range.last == span->range.last && p->region == span->region &&
 	    p->off == span->off &&
 	    p->flags == (span->flags & MT__SECTION_FLAGS) &&
+	    p->region->state.extras == span->extras &&
 	    reach(p) == span->region_last);
 }
 

@@ -115,6 +115,7 @@ mt__topology_log(struct mt_topology *t, struct mt_region *r)
 	u->region = mt_region_get(r);
 	u->parent = mt__region_get_alive(r->state.parent);
 	u->state = r->state;
+	mt__extras_get(u->state.extras);
 	SLIST_INSERT_HEAD(&t->undo, u, entry);
 	return (0);
 }
@@ -184,6 +185,7 @@ drop_undo(struct mt_topology *t, bool restore)
 			u->state.parent = NULL;
 		if (restore)
 			mt__region_apply(u->region, &u->state);
+		mt__extras_put(u->state.extras);
 		mt_region_put(u->parent);
 		mt_region_put(u->region);
 		free(u);

@@ -69,6 +69,7 @@ mt__tree_next(uintptr_t slot, mt_addr addr)
 void
 mt__span_free(struct mt__span *span)
 {
+	mt__extras_put(span->extras);
 	mt_region_put(span->region);
 	free(span);
 }

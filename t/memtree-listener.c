@@ -3,6 +3,10 @@
 
 /* Listeners: what they are told, when, and in which order. */
 
+#include <sys/eventfd.h>
+
+#include <unistd.h>
+
 #include "t/util.h"
 
 struct world {
@@ -407,6 +411,187 @@ test_spaces(void)
 	end(&w);
 }
 
+/* --- all there is to be told of ------------------------------------------ */
+
+static void
+heard_start(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    unsigned int was, unsigned int now)
+{
+	struct t_listener *tl = arg;
+
+	(void)sp;
+	t_heard(tl, "start", sec);
+	t_append(tl->text, " %x>%x", was, now);
+}
+
+static void
+heard_stop(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    unsigned int was, unsigned int now)
+{
+	struct t_listener *tl = arg;
+
+	(void)sp;
+	t_heard(tl, "stop", sec);
+	t_append(tl->text, " %x>%x", was, now);
+}
+
+static void
+heard_eventfd_add(void *arg, struct mt_space *sp,
+    const struct mt_section *sec, const struct mt_eventfd *ev)
+{
+	struct t_listener *tl = arg;
+
+	(void)sp;
+	(void)sec;
+	t_heard(tl, "fd+", NULL);
+	t_append(tl->text, " %" PRIx64, ev->addr);
+}
+
+static void
+heard_eventfd_del(void *arg, struct mt_space *sp,
+    const struct mt_section *sec, const struct mt_eventfd *ev)
+{
+	struct t_listener *tl = arg;
+
+	(void)sp;
+	(void)sec;
+	t_heard(tl, "fd-", NULL);
+	t_append(tl->text, " %" PRIx64, ev->addr);
+}
+
+static void
+heard_range_add(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    struct mt_range range)
+{
+	struct t_listener *tl = arg;
+
+	(void)sp;
+	(void)sec;
+	t_heard(tl, "range+", NULL);
+	t_append(tl->text, " %" PRIx64, range.first);
+}
+
+static void
+heard_range_del(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    struct mt_range range)
+{
+	struct t_listener *tl = arg;
+
+	(void)sp;
+	(void)sec;
+	t_heard(tl, "range-", NULL);
+	t_append(tl->text, " %" PRIx64, range.first);
+}
+
+static void
+listen_to_all(struct t_listener *tl, struct mt_space *sp)
+{
+	t_listen(tl, sp, NULL, 0, NULL);
+	must(mt_listener_unregister(&tl->l) == 0);
+	t_events(tl->text);
+	tl->l.log_start = heard_start;
+	tl->l.log_stop = heard_stop;
+	tl->l.eventfd_add = heard_eventfd_add;
+	tl->l.eventfd_del = heard_eventfd_del;
+	tl->l.coalesce_add = heard_range_add;
+	tl->l.coalesce_del = heard_range_del;
+	must(mt_listener_register(sp, &tl->l) == 0);
+}
+
+/* Flash has it all: memory that is logged, and registers. */
+static void
+test_all(void)
+{
+	struct t_dev dev = T_DEV();
+	struct world w = begin();
+	struct mt_region *r = t_romd(w.t, "flash", 0x1000, &dev);
+	struct mt_listener ends = { .prio = -1 };
+	struct t_listener l, only = { .text = only.own };
+	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+
+	must(fd != -1 && mt_region_add(w.root, r, 0x8000, 0) == 0);
+	must(mt_region_set_enabled(w.a, false) == 0);
+	must(mt_region_set_enabled(w.b, false) == 0);
+	must(mt_listener_register(w.sp, &ends) == 0);
+	listen_to_all(&l, w.sp);
+	only.l = (struct mt_listener){ .arg = &only, .begin = t_heard_begin,
+	    .commit = t_heard_commit };
+	must(mt_listener_register(w.sp, &only.l) == 0);
+	t_events(l.text);
+	t_events(only.text);
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_region_add_coalescing(r, 0, 3) == 0);
+	must(mt_region_add_eventfd(r, 8, 4, false, 0, fd) == 0);
+	must(mt_region_set_log(r, 2, true) == 0);
+	must(mt_topology_commit(w.t) == 0);
+	is_heard(&l, "begin, start 8000-8fff flash+0 d 0>4, fd+ 8008, "
+	    "range+ 8000, commit", "a section that stays gets all at once");
+	is_heard(&only, "begin, commit",
+	    "which is told also to who hears nothing of it");
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_region_del_eventfd(r, 8, 4, false, 0, fd) == 0);
+	must(mt_region_set_log(r, 2, false) == 0);
+	must(mt_region_set_log(r, 3, true) == 0);
+	must(mt_topology_commit(w.t) == 0);
+	is_heard(&l, "begin, fd- 8008, start 8000-8fff flash+0 d 4>8, "
+	    "stop 8000-8fff flash+0 d 4>8, commit",
+	    "and may exchange and lose some");
+	must(mt_region_add_eventfd(r, 8, 4, false, 0, fd) == 0);
+	t_events(l.text);
+	works(mt_region_set_enabled(r, false), "a section that goes");
+	is_heard(&l, "begin, range- 8000, fd- 8008, "
+	    "stop 8000-8fff flash+0 d 8>0, del 8000-8fff flash+0 d, commit",
+	    "gives all back first");
+	works(mt_region_set_enabled(r, true), "one that comes");
+	is_heard(&l, "begin, add 8000-8fff flash+0 d, "
+	    "start 8000-8fff flash+0 d 0>8, fd+ 8008, range+ 8000, commit",
+	    "gets all behind its add");
+	works(mt_region_move(r, 0x9000), "one that moves");
+	is_heard(&l, "begin, range- 8000, fd- 8008, "
+	    "stop 8000-8fff flash+0 d 8>0, del 8000-8fff flash+0 d, "
+	    "add 9000-9fff flash+0 d, start 9000-9fff flash+0 d 0>8, "
+	    "fd+ 9008, range+ 9000, commit", "does both");
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_region_set_rom_mode(r, false) == 0);
+	must(mt_region_set_log(r, 2, true) == 0);
+	must(mt_topology_commit(w.t) == 0);
+	is_heard(&l, "begin, stop 9000-9fff flash+0 d 8>0, "
+	    "del 9000-9fff flash+0 d, add 9000-9fff flash+0, "
+	    "start 9000-9fff flash+0 0>c, commit",
+	    "what stays in a section that changes is not mentioned");
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_region_clear_coalescing(r) == 0);
+	must(mt_region_add_coalescing(r, 0, 3) == 0);
+	must(mt_region_set_log(r, 2, false) == 0);
+	must(mt_region_set_log(r, 2, true) == 0);
+	must(mt_region_del_eventfd(r, 8, 4, false, 0, fd) == 0);
+	must(mt_region_move(r, 0x8000) == 0);
+	must(mt_region_move(r, 0x9000) == 0);
+	t_events(only.text);
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_region_add_eventfd(r, 16, 4, false, 0, fd) == 0);
+	must(mt_region_del_eventfd(r, 16, 4, false, 0, fd) == 0);
+	must(mt_topology_commit(w.t) == 0);
+	must(mt_topology_commit(w.t) == 0);
+	is_heard(&l, "begin, fd- 9008, commit", "nor what is as it was");
+	t_events(only.text);
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_region_add_coalescing(r, 0x100, 0x103) == 0);
+	must(mt_region_clear_coalescing(r) == 0);
+	must(mt_region_add_coalescing(r, 0, 3) == 0);
+	must(mt_topology_commit(w.t) == 0);
+	is_heard(&l, "", "if that is all of it nothing is told");
+	is_heard(&only, "", "to nobody");
+	works(mt_listener_unregister(&only.l), "clean up");
+	works(mt_listener_unregister(&ends), "clean up");
+	works(mt_listener_unregister(&l.l), "who leaves");
+	is_heard(&l, "begin, range- 9000, stop 9000-9fff flash+0 c>0, "
+	    "del 9000-9fff flash+0, commit", "is told in that order, too");
+	close(fd);
+	mt_region_put(r);
+	end(&w);
+}
+
 int
 main(void)
 {
@@ -417,5 +602,6 @@ main(void)
 	test_order();
 	test_inside();
 	test_spaces();
+	test_all();
 	return (done());
 }

@@ -8,6 +8,7 @@
  * and threads.
  */
 
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -178,7 +179,7 @@ struct world {
 	struct mt_mapping map;
 	bool mapped;
 	int resized;			/* calls that told of it */
-	int fd;
+	int fd, eventfd;
 	FILE *fp;
 };
 
@@ -362,6 +363,30 @@ do_alias_offset(struct world *w)
 	return (mt_region_set_alias_offset(w->alias, 0x80));
 }
 
+static int
+do_add_eventfd(struct world *w)
+{
+	return (mt_region_add_eventfd(w->io, 8, 4, true, 7, w->eventfd));
+}
+
+static int
+do_del_eventfd(struct world *w)
+{
+	return (mt_region_del_eventfd(w->io, 4, 4, false, 0, w->eventfd));
+}
+
+static int
+do_add_coalescing(struct world *w)
+{
+	return (mt_region_add_coalescing(w->io, 0x80, 0x8f));
+}
+
+static int
+do_clear_coalescing(struct world *w)
+{
+	return (mt_region_clear_coalescing(w->io));
+}
+
 /* A transaction of all kinds of changes, whose commit may fail. */
 static void
 before_commit(struct world *w)
@@ -380,6 +405,9 @@ before_commit(struct world *w)
 	must(mt_region_add(w->root, w->io, 0x9000, 9) == 0);
 	must(mt_region_set_readonly(w->box, true) == 0);
 	must(mt_region_del(w->rom) == 0);
+	must(do_add_eventfd(w) == 0);
+	must(do_del_eventfd(w) == 0);
+	must(do_add_coalescing(w) == 0);
 }
 
 static int
@@ -825,6 +853,11 @@ static const struct call {
 	{ "mt_region_set_unmergeable", do_unmergeable, .may_fail = true },
 	{ "mt_region_set_rom_mode", do_rom_mode, .may_fail = true },
 	{ "mt_region_set_alias_offset", do_alias_offset, .may_fail = true },
+	{ "mt_region_add_eventfd", do_add_eventfd, .may_fail = true },
+	{ "mt_region_del_eventfd", do_del_eventfd, .may_fail = true },
+	{ "mt_region_add_coalescing", do_add_coalescing, .may_fail = true },
+	{ "mt_region_clear_coalescing", do_clear_coalescing,
+	    .may_fail = true },
 	{ "mt_space_create", do_space, true, .same = true },
 	{ "mt_space_create (root shared)", do_space_again, true,
 	    .same = true },
@@ -874,6 +907,7 @@ begin(struct world *w)
 	w->l2.arg = &w->l2;
 	must((w->fd = memfd_create("file", MFD_CLOEXEC)) != -1);
 	must(ftruncate(w->fd, 0x1000) == 0);
+	must((w->eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
 	must((w->fp = fopen("/dev/null", "w")) != NULL);
 	setvbuf(w->fp, NULL, _IONBF, 0);
 	w->t = t_topology();
@@ -888,6 +922,10 @@ begin(struct world *w)
 	w->alias = t_alias(w->t, "alias", w->box, 0, 0x1000);
 	w->orphan = t_ram(w->t, "orphan", 0x1000);
 	t_add(w->alias, 0xf0, 0, t_reserved(w->t, "sub", 0x10));
+	must(mt_region_add_eventfd(w->io, 4, 4, false, 0, w->eventfd) == 0);
+	must(mt_region_add_eventfd(w->io, 6, 2, false, 0, w->eventfd) == 0);
+	must(mt_region_add_eventfd(w->io, 2, 2, true, 1, w->eventfd) == 0);
+	must(mt_region_add_coalescing(w->io, 0x40, 0x4f) == 0);
 	must(mt_region_add(w->box, w->ram, 0, 0) == 0);
 	must(mt_region_add(w->box, w->rom, 0xc00, 0) == 0);
 	must(mt_region_add(w->root, w->romd, 0x2000, 0) == 0);
@@ -938,6 +976,7 @@ end(struct world *w)
 	put(w->root);
 	fclose(w->fp);
 	close(w->fd);
+	close(w->eventfd);
 	return (mt_topology_destroy(w->t) == 0);
 }
 
@@ -1123,6 +1162,7 @@ test_end(void)
 	countdown = 0;
 	fclose(w->fp);
 	close(w->fd);
+	close(w->eventfd);
 	is_int(bad, 0, "taking all down needs no memory");
 	is_int(live, live_was, "and leaves none behind");
 	free(w);
