@@ -70,6 +70,12 @@ bytes_of(uint64_t val, void *buf, unsigned int size, enum mt_endian order)
 	memcpy(buf, &val, size);
 }
 
+static inline bool
+size_ok(unsigned int size)
+{
+	return (size == 1 || size == 2 || size == 4 || size == 8);
+}
+
 /* The largest power of two not above n, which is not 0. */
 static unsigned int
 floor2(unsigned int n)
@@ -104,6 +110,64 @@ copy(void *to, const void *from, size_t len)
 	}
 	/* A buffer may itself lie in the memory that is accessed. */
 	memmove(to, from, len);
+}
+
+/* One value of memory, in the host's order. */
+#define GET(bits)							\
+	case bits / 8:							\
+		if ((uintptr_t)p % (bits / 8) == 0)			\
+			return (__atomic_load_n((const uint##bits##_t *)p,\
+			    __ATOMIC_RELAXED));				\
+		break
+#define PUT(bits)							\
+	case bits / 8:							\
+		if ((uintptr_t)p % (bits / 8) == 0) {			\
+			__atomic_store_n((uint##bits##_t *)p,		\
+			    (uint##bits##_t)val, __ATOMIC_RELAXED);	\
+			return;						\
+		}							\
+		break
+
+ALWAYS_INLINE uint64_t
+get_value(const void *p, unsigned int size)
+{
+	switch (size) {
+	GET(8);
+	GET(16);
+	GET(32);
+	GET(64);
+	}
+	return (value_of(p, size, MT_HOST));
+}
+
+ALWAYS_INLINE void
+put_value(void *p, unsigned int size, uint64_t val)
+{
+	switch (size) {
+	PUT(8);
+	PUT(16);
+	PUT(32);
+	PUT(64);
+	}
+	bytes_of(val, p, size, MT_HOST);
+}
+
+/*
+ * The short way, which most accesses take: all of it is in one section that
+ * has its bytes in the host's memory.  Returns where, or NULL for the long way,
+ * which finds the same and more.
+ */
+ALWAYS_INLINE uint8_t *
+direct(const struct mt_view *v, mt_addr addr, size_t len, unsigned int flag,
+    const struct mt__span **at)
+{
+	const struct mt__span *span = mt__tree_at(v->top, addr);
+
+	*at = span;
+	if (__builtin_expect(span == NULL || (span->flags & flag) == 0 ||
+	    len - 1 > span->range.last - addr, 0))
+		return (NULL);
+	return (span->host + (addr - span->range.first));
 }
 
 /* --- callbacks ----------------------------------------------------------- */
@@ -571,16 +635,84 @@ mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
 	return ((enum mt_result)res);
 }
 
-enum mt_result
-mt_space_read(struct mt_space *sp, mt_addr addr, void *buf, size_t len,
-    struct mt_attrs attrs)
+/* The long way, in a section that has begun, and which this ends. */
+static __attribute__((noinline)) enum mt_result
+access_on(struct mt_space *sp, struct mt_view *v, mt_addr addr, void *buf,
+    size_t len, bool is_write, struct mt_attrs attrs)
 {
 	struct mt__reader rd;
 	enum mt_result res;
 
-	mt__reader_begin(&rd, sp);
-	res = mt__access(&rd, addr, buf, len, false, attrs);
+	mt__reader_go_on(&rd, sp, v);
+	res = mt__access(&rd, addr, buf, len, is_write, attrs);
 	mt__reader_end(&rd);
+	return (res);
+}
+
+/*
+ * The short way to a device: one aligned value that it takes in one call, all
+ * of it in one section.
+ */
+ALWAYS_INLINE bool
+is_one_call(const struct mt__span *span, mt_addr addr, size_t len,
+    bool is_write, struct mt_attrs attrs)
+{
+	mt_addr off;
+
+	if (span == NULL || len - 1 > 7 || (span->region->whole[is_write] &
+	    len & -len) != len || attrs.memory_only)
+		return (false);
+	off = span->off + (addr - span->range.first);
+	return ((off & (len - 1)) == 0 && len - 1 <= span->range.last - addr &&
+	    len - 1 <= span->region_last - off);
+}
+
+ALWAYS_INLINE enum mt_result
+one_read(const struct mt__span *span, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+{
+	const struct mt_region *r = span->region;
+	enum mt_result res;
+	uint64_t got = 0;
+
+	res = r->ops->read(r->arg, span->off + (addr - span->range.first),
+	    size, &got, attrs);
+	*val = convert(got & mask(size), size, r->ops->endian, order);
+	return (res);
+}
+
+ALWAYS_INLINE enum mt_result
+one_write(const struct mt__span *span, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t val, struct mt_attrs attrs)
+{
+	const struct mt_region *r = span->region;
+
+	return (r->ops->write(r->arg, span->off + (addr - span->range.first),
+	    size, convert(val, size, order, r->ops->endian), attrs));
+}
+
+enum mt_result
+mt_space_read(struct mt_space *sp, mt_addr addr, void *buf, size_t len,
+    struct mt_attrs attrs)
+{
+	const struct mt__span *span;
+	enum mt_result res = MT_OK;
+	const uint8_t *host;
+	struct mt_view *v;
+	uint64_t val;
+
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	host = direct(v, addr, len, MT__DIRECT_READ, &span);
+	if (host != NULL)
+		copy(buf, host, len);
+	else if (is_one_call(span, addr, len, false, attrs)) {
+		res = one_read(span, addr, (unsigned int)len, MT_HOST, &val,
+		    attrs);
+		put_value(buf, (unsigned int)len, val);
+	} else
+		return (access_on(sp, v, addr, buf, len, false, attrs));
+	mt__read_end(sp->topology);
 	return (res);
 }
 
@@ -590,12 +722,24 @@ mt_space_write(struct mt_space *sp, mt_addr addr, const void *buf, size_t len,
 {
 	/* mt__access() only reads from it. */
 	void *from = (void *)(uintptr_t)buf;
-	struct mt__reader rd;
-	enum mt_result res;
+	const struct mt__span *span;
+	enum mt_result res = MT_OK;
+	struct mt_view *v;
+	uint8_t *host;
 
-	mt__reader_begin(&rd, sp);
-	res = mt__access(&rd, addr, from, len, true, attrs);
-	mt__reader_end(&rd);
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	host = direct(v, addr, len, MT__DIRECT_WRITE, &span);
+	if (host != NULL) {
+		copy(host, buf, len);
+		mt__wrote(span->region, span->off +
+		    (addr - span->range.first), len);
+	} else if (is_one_call(span, addr, len, true, attrs))
+		res = one_write(span, addr, (unsigned int)len, MT_HOST,
+		    get_value(buf, (unsigned int)len), attrs);
+	else
+		return (access_on(sp, v, addr, from, len, true, attrs));
+	mt__read_end(sp->topology);
 	return (res);
 }
 
@@ -721,12 +865,6 @@ mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
 }
 
 /* --- typed --------------------------------------------------------------- */
-
-static bool
-size_ok(unsigned int size)
-{
-	return (size == 1 || size == 2 || size == 4 || size == 8);
-}
 
 /* Can one region take the whole value in one access? */
 static bool
@@ -872,16 +1010,53 @@ mt__store(struct mt__reader *rd, mt_addr addr, unsigned int size,
 	return (store_one(rd, addr, size, order, val, attrs));
 }
 
-enum mt_result
-mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
-    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+static __attribute__((noinline)) enum mt_result
+load_on(struct mt_space *sp, struct mt_view *v, mt_addr addr,
+    unsigned int size, enum mt_endian order, uint64_t *val,
+    struct mt_attrs attrs)
 {
 	struct mt__reader rd;
 	enum mt_result res;
 
-	mt__reader_begin(&rd, sp);
+	mt__reader_go_on(&rd, sp, v);
 	res = load_one(&rd, addr, size, order, val, attrs);
 	mt__reader_end(&rd);
+	return (res);
+}
+
+static __attribute__((noinline)) enum mt_result
+store_on(struct mt_space *sp, struct mt_view *v, mt_addr addr,
+    unsigned int size, enum mt_endian order, uint64_t val,
+    struct mt_attrs attrs)
+{
+	struct mt__reader rd;
+	enum mt_result res;
+
+	mt__reader_go_on(&rd, sp, v);
+	res = store_one(&rd, addr, size, order, val, attrs);
+	mt__reader_end(&rd);
+	return (res);
+}
+
+enum mt_result
+mt_space_load(struct mt_space *sp, mt_addr addr, unsigned int size,
+    enum mt_endian order, uint64_t *val, struct mt_attrs attrs)
+{
+	const struct mt__span *span;
+	enum mt_result res = MT_OK;
+	const uint8_t *host;
+	struct mt_view *v;
+
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	host = direct(v, addr, size, MT__DIRECT_READ, &span);
+	if (host != NULL && size_ok(size))
+		*val = convert(get_value(host, size), size, MT_HOST, order);
+	else if (is_one_call(span, addr, size, false, attrs))
+		res = one_read(span, addr, size, order, val, attrs);
+	else
+		return (load_on(sp, v, addr, size, order, val, attrs));
+	mt__read_end(sp->topology);
 	return (res);
 }
 
@@ -889,12 +1064,25 @@ enum mt_result
 mt_space_store(struct mt_space *sp, mt_addr addr, unsigned int size,
     enum mt_endian order, uint64_t val, struct mt_attrs attrs)
 {
-	struct mt__reader rd;
-	enum mt_result res;
+	const struct mt__span *span;
+	enum mt_result res = MT_OK;
+	struct mt_view *v;
+	uint8_t *host;
 
-	mt__reader_begin(&rd, sp);
-	res = store_one(&rd, addr, size, order, val, attrs);
-	mt__reader_end(&rd);
+	mt__read_begin(sp->topology);
+	v = mt__space_view(sp);
+	host = direct(v, addr, size, MT__DIRECT_WRITE, &span);
+	if (host != NULL && size_ok(size)) {
+		put_value(host, size, convert(val & mask(size), size, order,
+		    MT_HOST));
+		mt__wrote(span->region, span->off +
+		    (addr - span->range.first), size);
+	} else if (is_one_call(span, addr, size, true, attrs))
+		res = one_write(span, addr, size, order, val & mask(size),
+		    attrs);
+	else
+		return (store_on(sp, v, addr, size, order, val, attrs));
+	mt__read_end(sp->topology);
 	return (res);
 }
 

@@ -228,6 +228,7 @@ struct mt_region {
 	_Atomic(uint8_t) logging;	/* [a] clients whose bits are set */
 	uint8_t log_told;		/* [t] state.log as listeners know it */
 	bool fenced;			/* [I] has a guard or a lock */
+	uint8_t whole[2];		/* [I] sizes that are one read, write */
 	char *name;			/* [I] */
 	const struct mt_io_ops *ops;	/* [I] NULL: no callbacks */
 	void *arg;			/* [I] */
@@ -590,15 +591,23 @@ struct mt__reader {
 	uint8_t whole;			/* size of the value, if it is one */
 };
 
+/* In a section that has begun, and which v was taken in. */
 static inline void
-mt__reader_begin(struct mt__reader *rd, struct mt_space *sp)
+mt__reader_go_on(struct mt__reader *rd, struct mt_space *sp,
+    struct mt_view *v)
 {
 	rd->topology = sp->topology;
+	rd->view = v;
 	rd->access = NULL;
 	rd->kept = rd->put = false;
 	rd->depth = rd->whole = 0;
+}
+
+static inline void
+mt__reader_begin(struct mt__reader *rd, struct mt_space *sp)
+{
 	mt__read_begin(sp->topology);
-	rd->view = mt__space_view(sp);
+	mt__reader_go_on(rd, sp, mt__space_view(sp));
 }
 
 static inline void

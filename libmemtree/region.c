@@ -120,6 +120,26 @@ ops_ok(const struct mt_io_ops *ops)
 	    ops->endian == MT_HOST));
 }
 
+/*
+ * The sizes of aligned accesses that are one call of a device's and no more:
+ * it accepts them, and implements them as they are.
+ */
+static uint8_t
+whole_sizes(const struct mt_io_ops *ops, bool has_callback)
+{
+	unsigned int size, sizes = 0;
+	unsigned int max = ops->impl.max != 0 ? ops->impl.max : 4;
+
+	if (!has_callback || ops->accepts != NULL || ops->qemu_exact)
+		return (0);
+	for (size = 1; size <= 8; size *= 2)
+		if (size >= ops->valid.min && size >= ops->impl.min &&
+		    size <= (ops->valid.max != 0 ? ops->valid.max : 4) &&
+		    size <= max)
+			sizes |= size;
+	return ((uint8_t)sizes);
+}
+
 static struct mt_region *
 create_ram(struct mt_topology *t, enum mt_kind kind, const char *name,
     mt_addr last, const struct mt_backing *backing,
@@ -199,6 +219,8 @@ mt_region_create_io(struct mt_topology *t, const char *name, mt_addr last,
 	if ((r = create(t, MT_IO, name, last)) != NULL) {
 		r->ops = ops;
 		r->arg = arg;
+		r->whole[false] = whole_sizes(ops, ops->read != NULL);
+		r->whole[true] = whole_sizes(ops, ops->write != NULL);
 	}
 	return (r);
 }
@@ -339,13 +361,21 @@ check_unused(const struct mt_region *r, const void *had, const void *gets)
 	return (0);
 }
 
+/* More than a call is to be done from here on. */
+static void
+fence(struct mt_region *r)
+{
+	r->fenced = true;
+	r->whole[false] = r->whole[true] = 0;
+}
+
 int
 mt_region_set_guard(struct mt_region *r, struct mt_guard *guard)
 {
 	if (check_unused(r, r->guard, guard) == -1)
 		return (-1);
 	r->guard = guard;
-	r->fenced = true;
+	fence(r);
 	return (0);
 }
 
@@ -355,7 +385,7 @@ mt_region_set_lock(struct mt_region *r, pthread_mutex_t *lock)
 	if (check_unused(r, r->lock, lock) == -1)
 		return (-1);
 	r->lock = lock;
-	r->fenced = true;
+	fence(r);
 	return (0);
 }
 
