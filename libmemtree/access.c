@@ -660,7 +660,8 @@ is_one_call(const struct mt__span *span, mt_addr addr, size_t len,
 	mt_addr off;
 
 	if (span == NULL || len - 1 > 7 || (span->region->whole[is_write] &
-	    len & -len) != len || attrs.memory_only)
+	    len & -len) != len || attrs.memory_only ||
+	    (is_write && span->extras != NULL))
 		return (false);
 	off = span->off + (addr - span->range.first);
 	return ((off & (len - 1)) == 0 && len - 1 <= span->range.last - addr &&
