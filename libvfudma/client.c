@@ -289,11 +289,14 @@ static bool
 valid_area(const struct vd_region_info *info, const struct vd_area *a)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	uint64_t in_fd = info->offset + a->offset;
+	uint64_t in_fd = info->offset + a->offset, align = a->size;
 
+	/* A region that is smaller than a page is mapped with its page. */
+	if (info->size < page && a->size == info->size)
+		align = 0;
 	return (a->size > 0 && a->size <= info->size &&
 	    a->offset <= info->size - a->size &&
-	    ((a->offset | a->size | in_fd) & (page - 1)) == 0 &&
+	    ((a->offset | align | in_fd) & (page - 1)) == 0 &&
 	    in_fd <= INT64_MAX && a->size <= INT64_MAX - in_fd);
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Copyright (c) 2026 The memtree authors */
 
+#include <sys/stat.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -449,10 +451,40 @@ vd_pci_set_rom(struct vd_server *s, struct mt_region *region)
 	return (0);
 }
 
+/*
+ * A client can map no less than a page.  So what is smaller is shared only if
+ * it is all of its BAR, begins a page of its file, and nothing but zeroes
+ * follow it in that page, with which the file ends.
+ */
+static bool
+has_page(const struct vd__bar *bar, const struct mt_section *sec, int fd,
+    off_t fd_off, uint64_t page)
+{
+	uint8_t rest[256];
+	struct stat st;
+	ssize_t n;
+	off_t at;
+
+	if (sec->range.first != 0 || sec->range.last != bar->size - 1 ||
+	    sec->off != 0 || mt_region_last(sec->region) != bar->size - 1 ||
+	    (uint64_t)fd_off % page != 0 || fstat(fd, &st) == -1 ||
+	    !S_ISREG(st.st_mode) || st.st_size > fd_off + (off_t)page)
+		return (false);
+	for (at = fd_off + (off_t)bar->size; at < st.st_size; at += n) {
+		n = pread(fd, rest, sizeof(rest), at);
+		if (n <= 0)
+			return (false);
+		for (ssize_t i = 0; i < n; i++)
+			if (rest[i] != 0)
+				return (false);
+	}
+	return (true);
+}
+
 /* Is sec a piece of a file that a client may map, read and write? */
 static bool
-shareable(const struct mt_section *sec, struct mt_range part, int *fd,
-    off_t *fd_off)
+shareable(const struct vd__bar *bar, const struct mt_section *sec,
+    struct mt_range part, int *fd, off_t *fd_off)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	int flags;
@@ -468,6 +500,8 @@ shareable(const struct mt_section *sec, struct mt_range part, int *fd,
 	if (flags == -1 || (flags & O_ACCMODE) != O_RDWR)
 		return (false);
 	*fd_off += (off_t)sec->off;
+	if (bar->size < page)
+		return (has_page(bar, sec, *fd, *fd_off, page));
 	return (part.first % page == 0 && (part.last + 1) % page == 0 &&
 	    (uint64_t)*fd_off % page == 0);
 }
@@ -497,7 +531,7 @@ vd_pci_share_bar(struct vd_server *s, unsigned int bar, struct mt_range part)
 		errno = EINVAL;
 		return (-1);
 	}
-	if (!shareable(&sec, part, &fd, &fd_off)) {
+	if (!shareable(b, &sec, part, &fd, &fd_off)) {
 		mt_region_put(sec.region);
 		errno = EINVAL;
 		return (-1);

@@ -65,6 +65,10 @@ int	vd_pci_set_rom(struct vd_server *s, struct mt_region *region);
  * part a BAR: clients do not agree on how to be sent more than one.  Best it
  * is at the same offset in both, so that clients' sums need not wrap.
  *
+ * A BAR smaller than a page is shared as a whole, and only if nothing else is
+ * in the page that the client gets with it: its memory must be one region of
+ * its size, at the start of the last page of a file, with zeroes behind it.
+ *
  * Units:   part is offsets in the BAR, inclusive.
  * Returns: 0, or -1 with errno set.
  * Errors:  EBUSY, ENOENT (no such BAR), EEXIST (has a part), EINVAL (part is

@@ -433,6 +433,66 @@ test_share(void)
 	dev_fini(&d);
 }
 
+/* A BAR of less than a page takes its page along. */
+static void
+test_share_small(void)
+{
+	struct mt_backing file = { .kind = MT_BACKING_FD,
+	    .flags = MT_BACKING_KEEP_FD, .fd = memfd_create("f", 0) };
+	static const struct {
+		const char *name;
+		off_t off, len;		/* of the region in the file; of it */
+		off_t byte;		/* that is not 0, or -1 */
+		int error;
+	} cases[] = {
+		{ "at the end of its file", 0x1000, 0x1100, 0xfff, 0 },
+		{ "with zeroes behind it", 0x1000, 0x2000, 0x10ff, 0 },
+		{ "with something behind it", 0x1000, 0x2000, 0x1100,
+		    EINVAL },
+		{ "with something far behind it", 0x1000, 0x1c00, 0x1bff,
+		    EINVAL },
+		{ "before another page", 0, 0x2000, -1, EINVAL },
+	};
+	struct mt_region *bar, *part;
+	struct dev d;
+
+	must(file.fd != -1);
+	for (size_t i = 0; i < T_COUNT(cases); i++) {
+		dev_init(&d);
+		must(ftruncate(file.fd, 0) == 0);
+		must(ftruncate(file.fd, cases[i].len) == 0);
+		if (cases[i].byte != -1)
+			must(pwrite(file.fd, "x", 1, cases[i].byte) == 1);
+		file.fd_off = cases[i].off;
+		bar = mt_region_create_ram(d.t, "bar", MT_SIZE(0x100), &file);
+		must(bar != NULL);
+		must(vd_pci_set_bar(d.s, 0, bar, 0) == 0);
+		if (cases[i].error == 0)
+			works(SHARE(0, 0, 0xff), "a small BAR %s is shared",
+			    cases[i].name);
+		else
+			fails(SHARE(0, 0, 0xff), cases[i].error,
+			    "one %s is not", cases[i].name);
+		fails(SHARE(0, 0, 0x7f), cases[i].error == 0 ? EEXIST : EINVAL,
+		    "nor is half of it");
+		mt_region_put(bar);
+		dev_fini(&d);
+	}
+	dev_init(&d);
+	bar = t_container(d.t, "bar", 0x100);
+	part = memfd_ram(&d, "page", 0x1000);
+	t_add(bar, 0, 0, part);
+	must(vd_pci_set_bar(d.s, 0, bar, 0) == 0);
+	fails(SHARE(0, 0, 0xff), EINVAL,
+	    "nor one whose memory goes on behind it");
+	must(mt_region_del(part) == 0);
+	t_add(bar, 0, 0, memfd_ram(&d, "own", 0x100));
+	works(SHARE(0, 0, 0xff), "one with a memfd of its own is");
+	mt_region_put(bar);
+	dev_fini(&d);
+	close(file.fd);
+}
+
 /* Two parts: what continues what was shared, from another region, is not. */
 static void
 test_share_offset(void)
@@ -1009,6 +1069,7 @@ main(void)
 	test_bar_errors();
 	test_share();
 	test_share_offset();
+	test_share_small();
 	test_caps();
 	test_cap_errors();
 	test_ext_caps();
