@@ -98,7 +98,11 @@ MT_HDRS		= \
 
 VD_SRCS		= \
 	libvfudma/client.c \
+	libvfudma/client-dma.c \
+	libvfudma/client-lost.c \
+	libvfudma/client-page.c \
 	libvfudma/client-serve.c \
+	libvfudma/client-tree.c \
 	libvfudma/dma.c \
 	libvfudma/irq.c \
 	libvfudma/message.c \
@@ -117,6 +121,7 @@ VD_SRCS		= \
 
 VD_HDRS		= \
 	libvfudma/client.h \
+	libvfudma/client-tree.h \
 	libvfudma/irq.h \
 	libvfudma/pci.h \
 	libvfudma/proto.h \

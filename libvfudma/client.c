@@ -22,7 +22,7 @@
 
 /* More than any PCI device has; who allocates by these may do so. */
 #define MAX_REGIONS	256u
-#define MAX_IRQS	2048u
+#define MAX_IRQS	VD__MAX_IRQS
 
 /* Replies to GET_REGION_INFO that we ask for, and areas that fit into one. */
 #define INFO_SIZE(areas)						\
@@ -31,14 +31,6 @@
 #define INFO_MAX		4096u
 #define INFO_MAX_AREAS							\
 	((INFO_MAX - INFO_SIZE(0)) / sizeof(struct vd_area))
-
-/* [I] set when it connects, then immutable.  The connection has its locks. */
-struct vd_client {
-	struct vd__conn *conn;			/* [I] */
-	struct vd_client_limits limits;		/* [I] */
-	struct vd__serve serve;
-	_Atomic(int) timeout_ms;
-};
 
 /* The server does not keep to the protocol. */
 static int
@@ -65,13 +57,16 @@ client_create(int fd, const struct vd_client_options *o)
 	}
 	if (o == NULL)
 		o = &none;
+	vd__client_init(c);
+	c->no_twin = o->no_twin;
+	c->force_queue = o->force_queue;
 	c->timeout_ms = o->timeout_ms != 0 ? o->timeout_ms :
 	    VD_CLIENT_TIMEOUT_MS;
 	/* Nobody sends what a post leaves queued, so it must leave nothing. */
 	c->conn = vd__conn_create(fd, 0);
 	if (c->conn == NULL) {
 		vd__close(fd);
-		free(c);
+		vd_client_destroy(c);
 		return (NULL);
 	}
 	c->serve.conn = c->conn;
@@ -102,8 +97,13 @@ struct vd_client *
 vd_client_connect_with(const char *path, const struct vd_client_options *o)
 {
 	int fd = vd__sock_connect(path);
+	struct vd_client *c;
 
-	return (fd == -1 ? NULL : client_create(fd, o));
+	if (fd == -1 || (c = client_create(fd, o)) == NULL)
+		return (NULL);
+	/* Whoever has no memory for that cannot connect again by it. */
+	c->path = strdup(path);
+	return (c);
 }
 
 struct vd_client *
@@ -133,8 +133,11 @@ vd_client_destroy(struct vd_client *c)
 
 	if (c == NULL)
 		return;
-	vd__conn_destroy(c->conn);
-	free(c);
+	if (c->pages != NULL)
+		(void)vd_client_unwatch_pages(c);
+	/* Regions of the device may live on, and answer errors. */
+	vd__client_disconnect(c);
+	vd__client_put(c);
 	errno = saved;
 }
 
@@ -144,10 +147,19 @@ vd_client_set_timeout(struct vd_client *c, int ms)
 	c->timeout_ms = ms < 0 ? -1 : ms;
 }
 
+/* Only locks are changed by who looks at a client. */
+static struct vd_client *
+lockable(const struct vd_client *c)
+{
+	return ((struct vd_client *)(uintptr_t)c);
+}
+
 void
 vd_client_limits(const struct vd_client *c, struct vd_client_limits *limits)
 {
+	pthread_rwlock_rdlock(&lockable(c)->conn_lock);
 	*limits = c->limits;
+	pthread_rwlock_unlock(&lockable(c)->conn_lock);
 }
 
 void
@@ -159,13 +171,15 @@ vd_client_set_dma(struct vd_client *c, struct mt_space *sp)
 int
 vd_client_fds(const struct vd_client *c, int fds[VD_CLIENT_FDS])
 {
+	pthread_rwlock_rdlock(&lockable(c)->conn_lock);
 	fds[0] = vd__conn_fd(c->conn);
 	fds[1] = vd__conn_twin_fd(c->conn);
+	pthread_rwlock_unlock(&lockable(c)->conn_lock);
 	return (fds[0] == -1 ? 0 : fds[1] == -1 ? 1 : 2);
 }
 
-int
-vd_client_run(struct vd_client *c)
+static int
+run(struct vd_client *c)
 {
 	struct vd__msg m;
 	int rv;
@@ -180,6 +194,29 @@ vd_client_run(struct vd_client *c)
 		vd__client_serve(&c->serve, &m);
 	vd__msg_close(&m);
 	return (rv);
+}
+
+int
+vd_client_run(struct vd_client *c)
+{
+	if (vd__client_enter(c) == -1)
+		return (-1);
+	return (vd__client_leave(c, run(c)));
+}
+
+void
+vd__client_take(struct vd_client *c, struct vd_client *from)
+{
+	atomic_store(&c->replacing, true);
+	pthread_rwlock_wrlock(&c->conn_lock);
+	vd__conn_destroy(c->conn);
+	c->conn = from->conn;
+	c->limits = from->limits;
+	c->serve.conn = c->conn;
+	vd__conn_set_ops(c->conn, &conn_ops, &c->serve);
+	from->conn = NULL;
+	atomic_store(&c->replacing, false);
+	pthread_rwlock_unlock(&c->conn_lock);
 }
 
 /* --- asking -------------------------------------------------------------- */
@@ -214,15 +251,21 @@ command(struct vd_client *c, enum vd_cmd cmd, const void *req, size_t len,
 {
 	struct iovec iov = iov_of(req, len);
 	struct vd__msg reply;
+	int rv;
 
-	if (vd__conn_call(c->conn, cmd, &iov, len > 0 ? 1 : 0, fds, nfds,
-	    c->timeout_ms, &reply) == -1)
+	if (vd__client_enter(c) == -1)
 		return (-1);
-	vd__msg_close(&reply);
-	return (0);
+	rv = vd__conn_call(c->conn, cmd, &iov, len > 0 ? 1 : 0, fds, nfds,
+	    c->timeout_ms, &reply);
+	if (rv == 0)
+		vd__msg_close(&reply);
+	return (vd__client_leave(c, rv));
 }
 
-/* Send a struct that is answered with one of the same size. */
+/*
+ * Send a struct that is answered with one of the same size; for who has
+ * entered.
+ */
 static int
 ask(struct vd_client *c, enum vd_cmd cmd, const void *req, void *answer,
     size_t len)
@@ -247,13 +290,17 @@ vd_client_device_info(struct vd_client *c, struct vd_device_info *info)
 	const struct vd_device_info req = { .argsz = sizeof(req) };
 	struct vd_device_info answer;
 
-	if (ask(c, VD_CMD_DEVICE_GET_INFO, &req, &answer,
-	    sizeof(answer)) == -1)
+	int rv;
+
+	if (vd__client_enter(c) == -1)
 		return (-1);
-	if (answer.num_regions > MAX_REGIONS || answer.num_irqs > MAX_IRQS)
-		return (broken(c));
-	*info = answer;
-	return (0);
+	rv = ask(c, VD_CMD_DEVICE_GET_INFO, &req, &answer, sizeof(answer));
+	if (rv == 0 && (answer.num_regions > MAX_REGIONS ||
+	    answer.num_irqs > MAX_IRQS))
+		rv = broken(c);
+	if (rv == 0)
+		*info = answer;
+	return (vd__client_leave(c, rv));
 }
 
 int
@@ -264,13 +311,17 @@ vd_client_irq_info(struct vd_client *c, enum vd_irq index,
 	    .index = (uint32_t)index };
 	struct vd_irq_info answer;
 
-	if (ask(c, VD_CMD_DEVICE_GET_IRQ_INFO, &req, &answer,
-	    sizeof(answer)) == -1)
+	int rv;
+
+	if (vd__client_enter(c) == -1)
 		return (-1);
-	if (answer.index != req.index || answer.count > MAX_IRQS)
-		return (broken(c));
-	*info = answer;
-	return (0);
+	rv = ask(c, VD_CMD_DEVICE_GET_IRQ_INFO, &req, &answer,
+	    sizeof(answer));
+	if (rv == 0 && (answer.index != req.index || answer.count > MAX_IRQS))
+		rv = broken(c);
+	if (rv == 0)
+		*info = answer;
+	return (vd__client_leave(c, rv));
 }
 
 int
@@ -379,12 +430,14 @@ vd_client_region_info(struct vd_client *c, unsigned int index,
 	int rv;
 
 	*info = (struct vd_client_region){ .fd = -1 };
+	if (vd__client_enter(c) == -1)
+		return (-1);
 	/* A server that needs more room says how much, and is asked again. */
 	for (;;) {
 		req.argsz = argsz;
 		if (vd__conn_call(c->conn, VD_CMD_DEVICE_GET_REGION_INFO, &iov,
 		    1, NULL, 0, c->timeout_ms, &reply) == -1)
-			return (-1);
+			return (vd__client_leave(c, -1));
 		rv = -1;
 		if (reply.len < sizeof(raw) || reply.len > argsz)
 			break;
@@ -404,7 +457,7 @@ vd_client_region_info(struct vd_client *c, unsigned int index,
 	}
 	rv = rv == 0 ? get_region(c, &raw, &reply, info) : broken(c);
 	vd__msg_close(&reply);
-	return (rv);
+	return (vd__client_leave(c, rv));
 }
 
 /* What one message may carry of len bytes. */
@@ -456,15 +509,13 @@ region_access(struct vd_client *c, const struct vd_region_access *req,
 	return (data != NULL || call.placed ? 0 : broken(c));
 }
 
-int
-vd_client_read(struct vd_client *c, unsigned int index, uint64_t off,
-    void *buf, size_t len)
+static int
+do_read(struct vd_client *c, unsigned int index, uint64_t off, void *buf,
+    size_t len)
 {
 	struct vd_region_access req = { .region = index };
 	uint8_t *p = buf;
 
-	if (!valid_access(off, len))
-		return (invalid());
 	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
 		req.offset = off;
 		req.count = chunk(c, len);
@@ -475,14 +526,23 @@ vd_client_read(struct vd_client *c, unsigned int index, uint64_t off,
 }
 
 int
-vd_client_write(struct vd_client *c, unsigned int index, uint64_t off,
+vd_client_read(struct vd_client *c, unsigned int index, uint64_t off,
+    void *buf, size_t len)
+{
+	if (!valid_access(off, len))
+		return (invalid());
+	if (vd__client_enter(c) == -1)
+		return (-1);
+	return (vd__client_leave(c, do_read(c, index, off, buf, len)));
+}
+
+static int
+do_write(struct vd_client *c, unsigned int index, uint64_t off,
     const void *buf, size_t len)
 {
 	struct vd_region_access req = { .region = index };
 	const uint8_t *p = buf;
 
-	if (!valid_access(off, len))
-		return (invalid());
 	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
 		req.offset = off;
 		req.count = chunk(c, len);
@@ -493,14 +553,23 @@ vd_client_write(struct vd_client *c, unsigned int index, uint64_t off,
 }
 
 int
-vd_client_post(struct vd_client *c, unsigned int index, uint64_t off,
+vd_client_write(struct vd_client *c, unsigned int index, uint64_t off,
+    const void *buf, size_t len)
+{
+	if (!valid_access(off, len))
+		return (invalid());
+	if (vd__client_enter(c) == -1)
+		return (-1);
+	return (vd__client_leave(c, do_write(c, index, off, buf, len)));
+}
+
+static int
+do_post(struct vd_client *c, unsigned int index, uint64_t off,
     const void *buf, size_t len)
 {
 	struct vd_region_access req = { .region = index };
 	const uint8_t *p = buf;
 
-	if (!valid_access(off, len))
-		return (invalid());
 	for (; len > 0; len -= req.count, off += req.count, p += req.count) {
 		struct iovec iov[2] = { iov_of(&req, sizeof(req)) };
 
@@ -514,13 +583,28 @@ vd_client_post(struct vd_client *c, unsigned int index, uint64_t off,
 	return (0);
 }
 
+int
+vd_client_post(struct vd_client *c, unsigned int index, uint64_t off,
+    const void *buf, size_t len)
+{
+	if (!valid_access(off, len))
+		return (invalid());
+	if (vd__client_enter(c) == -1)
+		return (-1);
+	return (vd__client_leave(c, do_post(c, index, off, buf, len)));
+}
+
 /* --- memory -------------------------------------------------------------- */
 
 /* Is this something that a server could be given, in its smallest pages? */
 static bool
 valid_range(const struct vd_client *c, uint64_t iova, uint64_t len)
 {
-	uint64_t page = c->limits.pgsizes & -c->limits.pgsizes;
+	struct vd_client_limits limits;
+	uint64_t page;
+
+	vd_client_limits(c, &limits);
+	page = limits.pgsizes & -limits.pgsizes;
 
 	return (len > 0 && len - 1 <= UINT64_MAX - iova &&
 	    ((iova | len) & (page - 1)) == 0);
@@ -532,13 +616,15 @@ vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,
 {
 	const struct vd_dma_map req = { .argsz = sizeof(req), .flags = flags,
 	    .offset = off, .addr = iova, .size = len };
+	struct vd_client_limits limits;
 
 	if (!valid_range(c, iova, len) ||
 	    (flags & ~(VD_DMA_READABLE | VD_DMA_WRITABLE)) != 0 ||
 	    (fd == -1 ? off != 0 : fd < 0 || off > INT64_MAX ||
 	    len > INT64_MAX - off))
 		return (invalid());
-	if (fd != -1 && c->limits.max_msg_fds == 0)
+	vd_client_limits(c, &limits);
+	if (fd != -1 && limits.max_msg_fds == 0)
 		return (no_fds());
 	return (command(c, VD_CMD_DMA_MAP, &req, sizeof(req), &fd,
 	    fd == -1 ? 0 : 1));
@@ -550,15 +636,17 @@ vd_client_dma_unmap(struct vd_client *c, uint64_t iova, uint64_t len)
 	const struct vd_dma_unmap req = { .argsz = sizeof(req), .addr = iova,
 	    .size = len };
 	struct vd_dma_unmap answer;
+	int rv;
 
 	if (!valid_range(c, iova, len))
 		return (invalid());
-	if (ask(c, VD_CMD_DMA_UNMAP, &req, &answer, sizeof(answer)) == -1)
+	if (vd__client_enter(c) == -1)
 		return (-1);
+	rv = ask(c, VD_CMD_DMA_UNMAP, &req, &answer, sizeof(answer));
 	/* A server that let go of something else may still use this. */
-	if (answer.addr != iova || answer.size != len)
-		return (broken(c));
-	return (0);
+	if (rv == 0 && (answer.addr != iova || answer.size != len))
+		rv = broken(c);
+	return (vd__client_leave(c, rv));
 }
 
 /* --- interrupts ---------------------------------------------------------- */
@@ -575,20 +663,42 @@ set_irqs(struct vd_client *c, enum vd_irq index, uint32_t start,
 }
 
 int
+vd__client_connect_irqs(struct vd_client *c, enum vd_irq index,
+    unsigned int start, unsigned int count, const int *fds)
+{
+	const uint32_t flags = VD_IRQ_DATA_EVENTFD | VD_IRQ_ACT_TRIGGER;
+	int copies[VD_MAX_FDS];
+
+	if (vd__client_dup_irqs(c, fds, count, copies) == -1)
+		return (-1);
+	if (set_irqs(c, index, start, count, flags, fds, count) == -1) {
+		vd__client_close_irqs(copies, count);
+		return (-1);
+	}
+	vd__client_keep_irqs(c, index, start, count, copies);
+	return (0);
+}
+
+int
 vd_client_set_eventfds(struct vd_client *c, enum vd_irq index,
     unsigned int start, unsigned int count, const int *fds)
 {
-	unsigned int batch = c->limits.max_msg_fds < VD_MAX_FDS ?
-	    c->limits.max_msg_fds : VD_MAX_FDS;
+	struct vd_client_limits limits;
+	unsigned int batch;
 
+	vd_client_limits(c, &limits);
+	batch = limits.max_msg_fds < VD_MAX_FDS ? limits.max_msg_fds :
+	    VD_MAX_FDS;
 	if (count > UINT32_MAX - start || (count == 0 && start != 0))
 		return (invalid());
-	if (count == 0)
-		return (set_irqs(c, index, 0, 0,
-		    VD_IRQ_DATA_NONE | VD_IRQ_ACT_TRIGGER, NULL, 0));
-	if (fds == NULL)
-		return (set_irqs(c, index, start, count,
-		    VD_IRQ_DATA_EVENTFD | VD_IRQ_ACT_TRIGGER, NULL, 0));
+	if (count == 0 || fds == NULL) {
+		if (set_irqs(c, index, start, count, (count == 0 ?
+		    VD_IRQ_DATA_NONE : VD_IRQ_DATA_EVENTFD) |
+		    VD_IRQ_ACT_TRIGGER, NULL, 0) == -1)
+			return (-1);
+		vd__client_drop_irqs(c, index, start, count);
+		return (0);
+	}
 	for (unsigned int i = 0; i < count; i++)
 		if (fds[i] < 0)
 			return (invalid());
@@ -597,8 +707,8 @@ vd_client_set_eventfds(struct vd_client *c, enum vd_irq index,
 	/* If one of several messages fails, what came before stays. */
 	for (unsigned int i = 0, n; i < count; i += n) {
 		n = count - i < batch ? count - i : batch;
-		if (set_irqs(c, index, start + i, n,
-		    VD_IRQ_DATA_EVENTFD | VD_IRQ_ACT_TRIGGER, fds + i, n) == -1)
+		if (vd__client_connect_irqs(c, index, start + i, n,
+		    fds + i) == -1)
 			return (-1);
 	}
 	return (0);
@@ -611,6 +721,11 @@ vd_client_set_irqs(struct vd_client *c, enum vd_irq index, unsigned int start,
 	if (flags != VD_IRQ_ACT_MASK && flags != VD_IRQ_ACT_UNMASK &&
 	    flags != VD_IRQ_ACT_TRIGGER)
 		return (invalid());
-	return (set_irqs(c, index, start, count, VD_IRQ_DATA_NONE | flags,
-	    NULL, 0));
+	if (set_irqs(c, index, start, count, VD_IRQ_DATA_NONE | flags, NULL,
+	    0) == -1)
+		return (-1);
+	if (flags != VD_IRQ_ACT_TRIGGER)
+		vd__client_mask_irqs(c, index, start, count,
+		    flags == VD_IRQ_ACT_MASK);
+	return (0);
 }

@@ -14,6 +14,7 @@
 
 #include <libmemtree/memtree.h>
 #include <libvfudma/client.h>
+#include <libvfudma/client-tree.h>
 #include <libvfudma/irq.h>
 #include <libvfudma/pci.h>
 #include <libvfudma/proto.h>
@@ -459,6 +460,167 @@ struct vd__serve {
 
 /* See to a command of the server's, on any thread: a vd__conn_ops.serve. */
 void	vd__client_serve(void *arg, struct vd__msg *m);
+
+/* --- client.c ------------------------------------------------------------ */
+
+#define VD__MAX_IRQS	2048u	/* of one kind */
+
+/* Interrupts of one kind that are connected, for when the server is another. */
+struct vd__kept_irqs {
+	unsigned int nr;
+	int *fds;			/* ours; -1: not connected */
+	bool *masked;
+};
+
+/* Where the table is. */
+struct vd__msix {
+	bool known;
+	uint32_t bar;
+	uint64_t off;
+	uint64_t len;			/* 0: there is none */
+};
+
+struct vd__identity;
+struct vd__region;
+
+/*
+ * [I] set when it connects, then immutable   [a] atomic   [c] conn_lock
+ * [l] lock   [r] regions_lock   [t] the topology's writer lock
+ * Order: the topology's writer lock, regions_lock or post_lock, conn_lock,
+ * lock.  Who uses the connection has conn_lock shared, also while it waits.
+ */
+struct vd_client {
+	_Atomic(unsigned int) refs;	/* [a] the caller, regions, a listener */
+	pthread_rwlock_t conn_lock;
+	_Atomic(bool) replacing;	/* [a] stay out of conn_lock */
+	struct vd__conn *conn;		/* [c] NULL once it is destroyed */
+	struct vd_client_limits limits;	/* [c] */
+	struct vd__serve serve;		/* [c] but for space, which is [a] */
+	_Atomic(int) timeout_ms;	/* [a] */
+	bool no_twin, force_queue;	/* [I] options */
+	char *path;			/* [I] NULL: none */
+
+	/* client-lost.c */
+	pthread_mutex_t lock;
+	bool lost;			/* [l] and lost_fn knows */
+	void (*lost_fn)(void *arg, int error);	/* [l] */
+	void *lost_arg;			/* [l] */
+	struct vd__identity *identity;	/* [l] NULL: not to be recovered */
+	struct vd__kept_irqs irqs[VD_NUM_IRQS];	/* [l] */
+
+	/* client-tree.c */
+	pthread_mutex_t regions_lock;
+	struct mt_topology *topology;	/* [r] set once; NULL: none yet */
+	struct vd__region *regions;	/* [r] a list; see there */
+	bool direct;			/* [r] areas are to be mapped */
+	struct vd__msix msix;		/* [r] set once */
+	pthread_mutex_t post_lock;
+	bool posted;			/* post_lock */
+	bool mapped;			/* post_lock: some area is, or was */
+
+	struct vd__pages *pages;	/* [r] client-page.c; or NULL */
+	struct vd_client_dma *dma;	/* [t] client-dma.c; or NULL */
+};
+
+/* Make the connection of from, which nobody uses, that of c. */
+void	vd__client_take(struct vd_client *c, struct vd_client *from);
+/* Connect eventfds, as many as one message takes, and remember them. */
+int	vd__client_connect_irqs(struct vd_client *c, enum vd_irq index,
+	    unsigned int start, unsigned int count, const int *fds);
+
+/* --- client-lost.c ------------------------------------------------------- */
+
+void	vd__client_init(struct vd_client *c);
+struct vd_client *vd__client_get(struct vd_client *c);
+/* End the connection; all calls fail with ENOTCONN, and nobody is told. */
+void	vd__client_disconnect(struct vd_client *c);
+void	vd__client_put(struct vd_client *c);
+
+/*
+ * Enter before c->conn or limits are used, and leave with the outcome of that,
+ * which is returned, errno kept.  Whoever leaves first after the connection was
+ * lost tells the owner.  enter fails with ENOTCONN.
+ */
+int	vd__client_enter(struct vd_client *c);
+int	vd__client_leave(struct vd_client *c, int rv);
+
+/*
+ * What is remembered of interrupts, if they may have to be connected again:
+ * copies of fds are made before they are sent (up to VD_MAX_FDS; -1 each if
+ * none is needed), and kept or closed after that.
+ */
+int	vd__client_dup_irqs(struct vd_client *c, const int *fds,
+	    unsigned int count, int *copies);
+void	vd__client_close_irqs(const int *copies, unsigned int count);
+void	vd__client_keep_irqs(struct vd_client *c, enum vd_irq index,
+	    unsigned int start, unsigned int count, const int *copies);
+void	vd__client_drop_irqs(struct vd_client *c, enum vd_irq index,
+	    unsigned int start, unsigned int count);
+void	vd__client_mask_irqs(struct vd_client *c, enum vd_irq index,
+	    unsigned int start, unsigned int count, bool masked);
+
+/* --- client-tree.c, client-page.c, client-dma.c -------------------------- */
+
+/* What is mapped of a region; all are references. */
+struct vd__direct {
+	unsigned int nr;
+	struct mt_region *areas[VD_CLIENT_MAX_AREAS];
+	uint64_t off[VD_CLIENT_MAX_AREAS];
+	/* Of one that is smaller than a page: see client-page.c. */
+	struct mt_region *page;		/* all of the page; or NULL */
+	struct mt_region *front;	/* its bytes that are the region's */
+	struct mt_region *back;		/* the others, behind everything */
+};
+
+/*
+ * A region of the device in a tree:
+ *
+ *	container		what the caller has
+ *	  areas, or front	mapped; in front
+ *	  io			messages
+ *
+ * It lives as long as one of container and io, and is in the client's list so
+ * long, too.  [I] and [r] as above.
+ */
+struct vd__region {
+	struct vd__region *next;	/* [r] */
+	_Atomic(unsigned int) refs;	/* [a] container, io, its maker */
+	struct vd_client *client;	/* [I] a reference */
+	unsigned int index;		/* [I] */
+	unsigned int flags;		/* [I] VD_CLIENT_* */
+	uint32_t access;		/* [I] VD_REGION_READABLE, _WRITABLE */
+	uint64_t size;			/* [I] */
+	struct mt_region *container;	/* [r] lent; NULL once it is released */
+	struct mt_region *io;		/* [I] lent; to compare with only */
+	struct vd__direct direct;	/* [r] */
+	struct vd__direct fresh;	/* [r] to take its place */
+	bool replacing;			/* [r] it is about to */
+	/* Where a region smaller than a page is in the space: [t] */
+	unsigned int seen;		/* how often its first byte is shown */
+	mt_addr at;
+	bool touched;			/* by the commit that is told */
+	bool alone;			/* its page is its own */
+	bool shown;			/* and acted upon; [r], too */
+	mt_addr shown_at;		/* there */
+	bool was_shown;			/* before the transaction */
+	mt_addr was_at;
+};
+
+/* For a topology that is not known: 0, or -1 with EXDEV; takes regions_lock. */
+int	vd__client_set_topology(struct vd_client *c, struct mt_topology *t);
+/* No write is posted any more, and none is under way. */
+int	vd__client_stop_posts(struct vd_client *c);
+/* Is region what is mapped of the device?  Takes regions_lock. */
+bool	vd__client_owns(struct vd_client *c, const struct mt_region *region);
+/*
+ * Map what regions, VD_NUM_REGIONS of a new server, have, in place of what is mapped: in a
+ * transaction, which this ends.
+ */
+int	vd__client_remap(struct vd_client *c,
+	    const struct vd_client_region *regions);
+
+/* All that was given to a server that is gone is given to this one. */
+int	vd__client_dma_restore(struct vd_client *c);
 
 /* --- pci.c, pci-cap.c ---------------------------------------------------- */
 

@@ -10,5 +10,6 @@
 #include <libvfudma/irq.h>
 #include <libvfudma/sigbus.h>
 #include <libvfudma/client.h>
+#include <libvfudma/client-tree.h>
 
 #endif

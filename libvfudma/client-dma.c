@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * The memory that a space shows, given to the device.
+ *
+ * A piece is a section of the space that the device is to have; a map is what
+ * one DMA_MAP has given it, of one piece or of several that continue each
+ * other in a file.  A map is whole pages of the server's; a piece may begin or
+ * end inside one, and then the page is mapped only together with the piece
+ * that has the rest of it.
+ *
+ * The listener only takes notes until the commit, where all is sent: what has
+ * to go, then what is to come.  What is mapped is left alone as long as its
+ * pieces are, even if a larger map could be made, because a device may be
+ * using it at any time.
+ */
+
+#include <sys/stat.h>
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <bsd/sys/queue.h>
+#include <bsd/sys/tree.h>
+
+#include "internal.h"
+
+/* What the server was given, or is to give back. */
+struct map {
+	TAILQ_ENTRY(map) link;		/* in going */
+	uint64_t first;
+	uint64_t last;
+	bool going;
+};
+
+struct piece {
+	RB_ENTRY(piece) link;
+	TAILQ_ENTRY(piece) wait;	/* in waiting, if map is NULL */
+	uint64_t first;
+	uint64_t last;
+	struct mt_region *region;	/* a reference: keeps fd open */
+	uint64_t region_off;		/* of first */
+	int fd;				/* lent by region; -1: no file */
+	uint64_t off;			/* in fd, of first */
+	dev_t dev;
+	ino_t ino;
+	unsigned int flags;		/* VD_DMA_* */
+	struct map *map;		/* NULL: not mapped */
+	int error;			/* why not, as the owner was told */
+	bool refused;			/* by the server: not to be repeated */
+};
+
+RB_HEAD(pieces, piece);
+TAILQ_HEAD(waiting, piece);
+TAILQ_HEAD(maps, map);
+
+/* All but what is set once belongs to the topology's writer lock. */
+struct vd_client_dma {
+	struct mt_listener l;
+	struct vd_client *client;	/* a reference */
+	const struct vd_client_dma_ops *ops;
+	void *arg;
+	struct pieces pieces;
+	struct waiting waiting;		/* pieces without a map */
+	struct maps going;
+	uint64_t nr_maps;		/* that the server has */
+};
+
+/* Pieces do not overlap. */
+static int
+compare(const struct piece *a, const struct piece *b)
+{
+	return (a->first < b->first ? -1 : a->first > b->first);
+}
+
+RB_GENERATE_INTERNAL(pieces, piece, link, compare,
+    __attribute__((unused)) static)
+
+static void
+tell(struct vd_client_dma *d, bool unmap, uint64_t first, uint64_t last,
+    int error)
+{
+	/* Who lost the server has heard of that. */
+	if (error == ENOTCONN)
+		return;
+	if (d->ops != NULL && d->ops->failed != NULL)
+		d->ops->failed(d->arg, unmap,
+		    (struct mt_range){ first, last }, error);
+}
+
+/* --- notes --------------------------------------------------------------- */
+
+/* Is this memory that the device is to have? */
+static bool
+wanted(struct vd_client_dma *d, const struct mt_section *sec)
+{
+	enum mt_kind kind = mt_region_kind(sec->region);
+
+	if (kind != MT_RAM && kind != MT_ROM)
+		return (false);
+	/* The device need not be told of its own registers. */
+	if (vd__client_owns(d->client, sec->region))
+		return (false);
+	return (d->ops == NULL || d->ops->wanted == NULL ||
+	    d->ops->wanted(d->arg, sec));
+}
+
+static void
+told_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct vd_client_dma *d = arg;
+	struct piece *p;
+	struct stat st;
+	off_t off;
+
+	(void)sp;
+	if (!wanted(d, sec))
+		return;
+	if ((p = calloc(1, sizeof(*p))) == NULL) {
+		tell(d, false, sec->range.first, sec->range.last, ENOMEM);
+		return;
+	}
+	p->first = sec->range.first;
+	p->last = sec->range.last;
+	p->region = mt_region_get(sec->region);
+	p->region_off = sec->off;
+	p->flags = VD_DMA_READABLE;
+	if (mt_region_kind(sec->region) == MT_RAM &&
+	    (sec->flags & MT_SECTION_READONLY) == 0)
+		p->flags |= VD_DMA_WRITABLE;
+	p->fd = mt_region_fd(sec->region, &off);
+	if (p->fd != -1 && fstat(p->fd, &st) == -1)
+		p->fd = -1;
+	if (p->fd != -1) {
+		p->off = (uint64_t)off + sec->off;
+		p->dev = st.st_dev;
+		p->ino = st.st_ino;
+	}
+	RB_INSERT(pieces, &d->pieces, p);
+	TAILQ_INSERT_TAIL(&d->waiting, p, wait);
+}
+
+/* Do a and b, which is behind it, continue each other? */
+static bool
+continues(const struct piece *a, const struct piece *b)
+{
+	return (a != NULL && b != NULL && a->last + 1 == b->first &&
+	    a->fd != -1 && b->fd != -1 && a->flags == b->flags &&
+	    a->dev == b->dev && a->ino == b->ino &&
+	    a->off + (a->last - a->first) + 1 == b->off);
+}
+
+/* Take m back from all of its pieces, of which p is one. */
+static void
+give_up(struct vd_client_dma *d, struct piece *p)
+{
+	struct map *m = p->map;
+	struct piece *q;
+
+	while ((q = RB_PREV(pieces, &d->pieces, p)) != NULL && q->map == m)
+		p = q;
+	for (; p != NULL && p->map == m;
+	    p = RB_NEXT(pieces, &d->pieces, p)) {
+		p->map = NULL;
+		TAILQ_INSERT_TAIL(&d->waiting, p, wait);
+	}
+	m->going = true;
+	TAILQ_INSERT_TAIL(&d->going, m, link);
+}
+
+static void
+told_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct vd_client_dma *d = arg;
+	struct piece key = { .first = sec->range.first }, *p;
+
+	(void)sp;
+	p = RB_FIND(pieces, &d->pieces, &key);
+	if (p == NULL || p->last != sec->range.last ||
+	    p->region != sec->region || p->region_off != sec->off)
+		return;
+	if (p->map != NULL)
+		give_up(d, p);
+	TAILQ_REMOVE(&d->waiting, p, wait);
+	RB_REMOVE(pieces, &d->pieces, p);
+	mt_region_put(p->region);
+	free(p);
+}
+
+/* --- the commit ---------------------------------------------------------- */
+
+/* A new piece has part of a page whose rest q has: they are to be one run. */
+static void
+join(struct vd_client_dma *d, struct piece *q)
+{
+	if (q->map != NULL)
+		give_up(d, q);
+	else if (q->error != 0 && !q->refused) {
+		q->error = 0;
+		TAILQ_REMOVE(&d->waiting, q, wait);
+		TAILQ_INSERT_TAIL(&d->waiting, q, wait);
+	}
+}
+
+/*
+ * A page that two pieces share can be mapped with both only.  If one has come,
+ * the map of the other one has to be made again.  What is joined gets to the
+ * end of the list, and so it is looked at, too.
+ */
+static void
+join_neighbours(struct vd_client_dma *d, uint64_t page)
+{
+	struct piece *p, *q;
+
+	TAILQ_FOREACH(p, &d->waiting, wait) {
+		if (p->error != 0)
+			continue;
+		q = RB_PREV(pieces, &d->pieces, p);
+		if (p->first % page != 0 && continues(q, p))
+			join(d, q);
+		q = RB_NEXT(pieces, &d->pieces, p);
+		if ((p->last + 1) % page != 0 && continues(p, q))
+			join(d, q);
+	}
+}
+
+/* Returns false if the server is gone. */
+static bool
+send_unmaps(struct vd_client_dma *d)
+{
+	struct map *m;
+	bool there = true;
+	int error;
+
+	while ((m = TAILQ_FIRST(&d->going)) != NULL) {
+		TAILQ_REMOVE(&d->going, m, link);
+		d->nr_maps--;
+		if (there && vd_client_dma_unmap(d->client, m->first,
+		    m->last - m->first + 1) == -1) {
+			error = errno;
+			there = error != ENOTCONN;
+			tell(d, true, m->first, m->last, error);
+		}
+		free(m);
+	}
+	return (there);
+}
+
+/* The pieces from p to q are not mapped; each is told of once. */
+static void
+refuse(struct vd_client_dma *d, struct piece *p, struct piece *q, int error,
+    bool by_server)
+{
+	for (;; p = RB_NEXT(pieces, &d->pieces, p)) {
+		if (p->error != error)
+			tell(d, false, p->first, p->last, error);
+		p->error = error;
+		p->refused = by_server;
+		if (p == q)
+			break;
+	}
+}
+
+/* Give [first, last] of the pieces from p to q. */
+static void
+send_map(struct vd_client_dma *d, struct piece *p, struct piece *q,
+    uint64_t first, uint64_t last, const struct vd_client_limits *limits)
+{
+	int fd = limits->max_msg_fds > 0 ? p->fd : -1, error = 0;
+	struct map *m;
+
+	if (d->nr_maps >= limits->max_dma_maps) {
+		refuse(d, p, q, ENOSPC, false);
+		return;
+	}
+	if ((m = calloc(1, sizeof(*m))) == NULL) {
+		refuse(d, p, q, ENOMEM, false);
+		return;
+	}
+	if (vd_client_dma_map(d->client, first, last - first + 1, p->flags,
+	    fd, fd == -1 ? 0 : p->off + (first - p->first)) == -1)
+		error = errno;
+	/* Without an answer it may have it, and must give it back some day. */
+	if (error != 0 && error != ETIMEDOUT) {
+		free(m);
+		refuse(d, p, q, error, error != ENOTCONN);
+		return;
+	}
+	m->first = first;
+	m->last = last;
+	d->nr_maps++;
+	if (error != 0)
+		tell(d, false, first, last, error);
+	else if (first > p->first)
+		tell(d, false, p->first, first - 1, EINVAL);
+	if (error == 0 && last < q->last)
+		tell(d, false, last + 1, q->last, EINVAL);
+	for (;; p = RB_NEXT(pieces, &d->pieces, p)) {
+		p->map = m;
+		p->error = 0;
+		TAILQ_REMOVE(&d->waiting, p, wait);
+		if (p == q)
+			break;
+	}
+}
+
+/* Map the run of pieces from p to q, as far as it has whole pages. */
+static void
+map_run(struct vd_client_dma *d, struct piece *p, struct piece *q,
+    const struct vd_client_limits *limits)
+{
+	uint64_t page = limits->pgsizes & -limits->pgsizes;
+	uint64_t first = p->first, last = q->last, before, after;
+
+	before = -first & (page - 1);
+	after = (last + 1) & (page - 1);
+	if (last - first < before || last - first - before < after ||
+	    last - first + 1 == before + after) {
+		refuse(d, p, q, EINVAL, false);
+		return;
+	}
+	first += before;
+	last -= after;
+	/* A piece that has nothing in a whole page stays without. */
+	for (; p->last < first; p = RB_NEXT(pieces, &d->pieces, p))
+		refuse(d, p, p, EINVAL, false);
+	for (; q->first > last; q = RB_PREV(pieces, &d->pieces, q))
+		refuse(d, q, q, EINVAL, false);
+	send_map(d, p, q, first, last, limits);
+}
+
+/* Is p to be tried now? */
+static bool
+to_try(const struct piece *p)
+{
+	return (p != NULL && p->map == NULL && !p->refused);
+}
+
+/* Send what has to be sent: all messages are between here and the return. */
+static void
+bring_up_to_date(struct vd_client_dma *d)
+{
+	struct vd_client_limits limits;
+	struct piece *p, *q, *next;
+
+	vd_client_limits(d->client, &limits);
+	join_neighbours(d, limits.pgsizes & -limits.pgsizes);
+	if (!send_unmaps(d))
+		return;
+	for (p = TAILQ_FIRST(&d->waiting); p != NULL; p = next) {
+		next = TAILQ_NEXT(p, wait);
+		if (!to_try(p))
+			continue;
+		/* The run that p is in. */
+		while ((q = RB_PREV(pieces, &d->pieces, p)) != NULL &&
+		    to_try(q) && continues(q, p))
+			p = q;
+		q = p;
+		for (struct piece *n; (n = RB_NEXT(pieces, &d->pieces, q)) !=
+		    NULL && to_try(n) && continues(q, n);)
+			q = n;
+		/* What is mapped along with p cannot be next. */
+		while (next != NULL && next->first >= p->first &&
+		    next->first <= q->last)
+			next = TAILQ_NEXT(next, wait);
+		map_run(d, p, q, &limits);
+	}
+}
+
+static void
+told_commit(void *arg, struct mt_space *sp)
+{
+	(void)sp;
+	bring_up_to_date(arg);
+}
+
+int
+vd__client_dma_restore(struct vd_client *c)
+{
+	struct vd_client_dma *d = c->dma;
+	struct piece *p;
+	struct map *m;
+
+	if (d == NULL)
+		return (0);
+	RB_FOREACH(p, pieces, &d->pieces) {
+		if (p->map != NULL)
+			give_up(d, p);
+		p->error = 0;
+		p->refused = false;
+	}
+	/* The server that had them is gone. */
+	while ((m = TAILQ_FIRST(&d->going)) != NULL) {
+		TAILQ_REMOVE(&d->going, m, link);
+		free(m);
+	}
+	d->nr_maps = 0;
+	bring_up_to_date(d);
+	return (vd_client_check(c));
+}
+
+/* --- life ---------------------------------------------------------------- */
+
+struct vd_client_dma *
+vd_client_dma_create(struct vd_client *c, struct mt_space *sp,
+    const struct vd_client_dma_ops *ops, void *arg)
+{
+	struct mt_topology *t = mt_space_topology(sp);
+	struct vd_client_dma *d;
+	int rv, saved;
+
+	if (vd__client_set_topology(c, t) == -1)
+		return (NULL);
+	if ((d = calloc(1, sizeof(*d))) == NULL)
+		return (NULL);
+	d->l = (struct mt_listener){ .arg = d, .add = told_add,
+	    .del = told_del, .commit = told_commit };
+	d->client = vd__client_get(c);
+	d->ops = ops;
+	d->arg = arg;
+	RB_INIT(&d->pieces);
+	TAILQ_INIT(&d->waiting);
+	TAILQ_INIT(&d->going);
+	rv = mt_topology_begin(t);
+	if (rv == 0) {
+		if (c->dma != NULL) {
+			errno = EBUSY;
+			rv = -1;
+		} else if ((rv = mt_listener_register(sp, &d->l)) == 0)
+			c->dma = d;
+		saved = errno;
+		(void)mt_topology_commit(t);
+		errno = saved;
+	}
+	if (rv == 0)
+		return (d);
+	vd__client_put(c);
+	free(d);
+	return (NULL);
+}
+
+void
+vd_client_dma_destroy(struct vd_client_dma *d)
+{
+	struct mt_topology *t;
+	struct vd_client *c;
+
+	if (d == NULL)
+		return;
+	c = d->client;
+	t = c->topology;
+	/* Fails in a listener only, where it must not be called. */
+	if (mt_topology_begin(t) == -1)
+		return;
+	(void)mt_listener_unregister(&d->l);
+	c->dma = NULL;
+	(void)mt_topology_commit(t);
+	vd__client_put(c);
+	free(d);
+}

@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Regions of a device that are smaller than a page.  What is mapped of them is
+ * a page of the server's, and a processor's page tables know no less.  So they
+ * are mapped while what a space shows leaves them their page.
+ *
+ *	page		RAM, all of the page; in no tree itself
+ *	front		its first bytes, in the region's container, before io
+ *	back		the others, in the space's root, behind everything
+ *
+ * front is no larger than the region, so it is right wherever it is shown,
+ * and what is around it, too.  back makes a whole page of it in the view,
+ * where the two continue each other; as nothing can be behind it, it cannot
+ * hide what comes into the page before somebody has looked.
+ */
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* [t] but for what is set once. */
+struct vd__pages {
+	struct mt_listener l;
+	struct vd_client *client;
+	struct mt_space *sp;
+	void (*changed)(void *arg);
+	void *arg;
+};
+
+static uint64_t
+page_size(void)
+{
+	return ((uint64_t)sysconf(_SC_PAGESIZE));
+}
+
+/* --- what the space shows ------------------------------------------------ */
+
+static bool
+ours(const struct vd__region *r, const struct mt_section *sec)
+{
+	return (sec->region == r->io || (r->direct.page != NULL &&
+	    sec->region == r->direct.page));
+}
+
+/* A section has come or gone. */
+static void
+told(struct vd__pages *p, const struct mt_section *sec, int by)
+{
+	struct vd_client *c = p->client;
+	uint64_t page = page_size();
+	struct vd__region *r;
+
+	pthread_mutex_lock(&c->regions_lock);
+	for (r = c->regions; r != NULL; r = r->next) {
+		if (r->size >= page)
+			continue;
+		if (r->seen > 0 && sec->range.first <= (r->at | (page - 1)) &&
+		    sec->range.last >= r->at)
+			r->touched = true;
+		if (!ours(r, sec))
+			continue;
+		r->touched = true;
+		if (sec->off != 0)
+			continue;
+		r->seen += (unsigned int)by;
+		if (by > 0)
+			r->at = sec->range.first;
+	}
+	pthread_mutex_unlock(&c->regions_lock);
+}
+
+static void
+told_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	(void)sp;
+	told(arg, sec, 1);
+}
+
+static void
+told_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	(void)sp;
+	told(arg, sec, -1);
+}
+
+/* Is there nothing but r in its page? */
+static bool
+is_alone(struct vd__pages *p, const struct vd__region *r)
+{
+	uint64_t page = page_size();
+	struct mt_section sec;
+	struct mt_view *v;
+	bool alone = true;
+	mt_addr at;
+
+	if (r->seen != 1 || r->at % page != 0)
+		return (false);
+	v = mt_space_view(p->sp);
+	for (at = r->at; alone && mt_view_next(v, at, &sec) &&
+	    sec.range.first <= r->at + (page - 1); at = sec.range.last + 1) {
+		alone = ours(r, &sec) && sec.range.first - sec.off == r->at;
+		if (sec.range.last >= r->at + (page - 1))
+			break;
+	}
+	mt_view_put(v);
+	return (alone);
+}
+
+static bool
+wants(const struct vd__region *r)
+{
+	return (r->alone && r->direct.page != NULL);
+}
+
+/* Is r shown as it is to be? */
+static bool
+settled(const struct vd__region *r, bool on)
+{
+	return (r->shown == on && (!on || r->shown_at == r->at));
+}
+
+static void
+told_commit(void *arg, struct mt_space *sp)
+{
+	struct vd__pages *p = arg;
+	struct vd_client *c = p->client;
+	struct vd__region *r;
+	bool pending = false;
+
+	(void)sp;
+	pthread_mutex_lock(&c->regions_lock);
+	for (r = c->regions; r != NULL; r = r->next) {
+		if (r->touched)
+			r->alone = is_alone(p, r);
+		r->touched = false;
+		pending |= !settled(r, wants(r));
+	}
+	pthread_mutex_unlock(&c->regions_lock);
+	if (pending && p->changed != NULL)
+		p->changed(p->arg);
+}
+
+/* --- doing something about it -------------------------------------------- */
+
+/* In a transaction, under regions_lock. */
+static int
+show(struct vd__pages *p, struct vd__region *r, bool on, mt_addr at)
+{
+	struct mt_region *root = mt_space_root(p->sp);
+	struct vd__direct *d = &r->direct;
+	bool direct = r->client->direct;
+
+	if (d->page == NULL)
+		return (0);
+	if (mt_region_set_enabled(d->front, on && direct) == -1)
+		return (-1);
+	if (mt_region_parent(d->back) != NULL &&
+	    mt_region_del(d->back) == -1)
+		return (-1);
+	/* What is added to anything else is in front of what it shows. */
+	if (!on || (r->flags & VD_CLIENT_WHOLE_PAGE) == 0 ||
+	    mt_region_kind(root) != MT_CONTAINER)
+		return (0);
+	if (mt_region_set_enabled(d->back, direct) == -1)
+		return (-1);
+	return (mt_region_add(root, d->back, at + r->size, INT_MIN));
+}
+
+static void
+restore(struct vd_client *c)
+{
+	for (struct vd__region *r = c->regions; r != NULL; r = r->next) {
+		r->shown = r->was_shown;
+		r->shown_at = r->was_at;
+	}
+}
+
+/* In a transaction, under regions_lock: with off nothing is to be shown. */
+static int
+show_all(struct vd__pages *p, bool off)
+{
+	struct vd_client *c = p->client;
+	struct vd__region *r;
+	int saved;
+	bool on;
+
+	for (r = c->regions; r != NULL; r = r->next) {
+		r->was_shown = r->shown;
+		r->was_at = r->shown_at;
+	}
+	for (r = c->regions; r != NULL; r = r->next) {
+		on = wants(r) && !off;
+		if (settled(r, on))
+			continue;
+		r->shown = on;
+		r->shown_at = r->at;
+		if (show(p, r, on, r->at) == -1)
+			break;
+	}
+	if (r == NULL)
+		return (0);
+	saved = errno;
+	for (r = c->regions; r != NULL; r = r->next)
+		if (r->shown != r->was_shown || r->shown_at != r->was_at)
+			(void)show(p, r, r->was_shown, r->was_at);
+	restore(c);
+	errno = saved;
+	return (-1);
+}
+
+static int
+update(struct vd__pages *p, bool off)
+{
+	struct vd_client *c = p->client;
+	int rv, saved;
+
+	if (mt_topology_begin(c->topology) == -1)
+		return (-1);
+	pthread_mutex_lock(&c->regions_lock);
+	rv = show_all(p, off);
+	saved = errno;
+	pthread_mutex_unlock(&c->regions_lock);
+	if (mt_topology_commit(c->topology) == -1 && rv == 0) {
+		saved = errno;
+		rv = -1;
+		pthread_mutex_lock(&c->regions_lock);
+		restore(c);
+		pthread_mutex_unlock(&c->regions_lock);
+	}
+	errno = saved;
+	return (rv);
+}
+
+
+static struct vd__pages *
+pages_of(struct vd_client *c)
+{
+	struct vd__pages *p;
+
+	pthread_mutex_lock(&c->regions_lock);
+	p = c->pages;
+	pthread_mutex_unlock(&c->regions_lock);
+	if (p == NULL)
+		errno = ENOENT;
+	return (p);
+}
+
+int
+vd_client_update_pages(struct vd_client *c)
+{
+	struct vd__pages *p = pages_of(c);
+
+	return (p == NULL ? -1 : update(p, false));
+}
+
+int
+vd_client_watch_pages(struct vd_client *c, struct mt_space *sp,
+    void (*changed)(void *arg), void *arg)
+{
+	struct vd__pages *p;
+	bool busy;
+
+	if (vd__client_set_topology(c, mt_space_topology(sp)) == -1)
+		return (-1);
+	if ((p = calloc(1, sizeof(*p))) == NULL)
+		return (-1);
+	p->l = (struct mt_listener){ .arg = p, .add = told_add,
+	    .del = told_del, .commit = told_commit };
+	p->client = c;
+	p->sp = sp;
+	p->changed = changed;
+	p->arg = arg;
+	pthread_mutex_lock(&c->regions_lock);
+	busy = c->pages != NULL;
+	if (!busy)
+		c->pages = p;
+	pthread_mutex_unlock(&c->regions_lock);
+	if (busy)
+		errno = EBUSY;
+	if (!busy && mt_listener_register(sp, &p->l) == 0)
+		return (0);
+	if (!busy) {
+		pthread_mutex_lock(&c->regions_lock);
+		c->pages = NULL;
+		pthread_mutex_unlock(&c->regions_lock);
+	}
+	free(p);
+	return (-1);
+}
+
+int
+vd_client_unwatch_pages(struct vd_client *c)
+{
+	struct vd__pages *p = pages_of(c);
+
+	if (p == NULL || update(p, true) == -1)
+		return (-1);
+	p->changed = NULL;
+	if (mt_listener_unregister(&p->l) == -1)
+		return (-1);
+	pthread_mutex_lock(&c->regions_lock);
+	c->pages = NULL;
+	pthread_mutex_unlock(&c->regions_lock);
+	free(p);
+	return (0);
+}

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/* A server that goes away, and what comes in its place. */
+
+#include "t/machine.h"
+
+static const uint16_t master = 0x6;
+
+struct lost {
+	unsigned int calls;		/* atomic */
+	int error;
+};
+
+static void
+lost(void *arg, int error)
+{
+	struct lost *l = arg;
+
+	l->error = error;
+	__atomic_add_fetch(&l->calls, 1, __ATOMIC_SEQ_CST);
+}
+
+static uint64_t
+fired(int fd)
+{
+	uint64_t n = 0;
+
+	return (read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0);
+}
+
+/* What a driver does with a device that was reset. */
+static void
+set_up(struct m_machine *m)
+{
+	uint16_t control;
+	uint8_t cap;
+
+	must(vd_client_write(m->c, VD_REGION_CONFIG, 4, &master, 2) == 0);
+	must(vd_client_read(m->c, VD_REGION_CONFIG, 0x34, &cap, 1) == 0);
+	must(vd_client_read(m->c, VD_REGION_CONFIG, cap + 2u, &control,
+	    2) == 0);
+	control |= 0x8000;
+	must(vd_client_write(m->c, VD_REGION_CONFIG, cap + 2u, &control,
+	    2) == 0);
+}
+
+static void
+test_again(const char *path)
+{
+	const struct m_options o = { .vectors = 20, .small = true,
+	    .path = path };
+	struct m_options other = o;
+	struct lost l = { 0 };
+	struct vd_client_dma *dma;
+	struct m_device d;
+	struct m_machine m;
+	const char *view = "10000-100ff bar4, mapped+0, 20000-21fff bar2+0, "
+	    "22000-22fff bar2, mapped+0, 23000-23fff bar2+3000, "
+	    "100000-101fff ram+0";
+	uint32_t val;
+	int fds[20];
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	fails(vd_client_reconnect(m.c, -1), EINVAL,
+	    "nobody can reconnect who has not said so before");
+	works(vd_client_set_lost(m.c, lost, &l), "somebody wants to be told");
+	m_add_bar(&m, 2, 0x20000, 0, 0);
+	m_add_bar(&m, 4, 0x10000, 0, 0);
+	must(vd_client_watch_pages(m.c, m.sp, NULL, NULL) == 0);
+	must(vd_client_update_pages(m.c) == 0);
+	t_add(m.root, 0x100000, 0, t_ram(m.t, "ram", 2 * PAGE));
+	must((dma = vd_client_dma_create(m.c, m.sp, NULL, NULL)) != NULL);
+	for (unsigned int i = 0; i < 20; i++)
+		must((fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+	must(vd_client_set_eventfds(m.c, VD_IRQ_MSIX, 0, 20, fds) == 0);
+	must(vd_client_set_eventfds(m.c, VD_IRQ_MSIX, 5, 1, NULL) == 0);
+	must(vd_client_set_irqs(m.c, VD_IRQ_MSIX, 7, 1, VD_IRQ_ACT_MASK) ==
+	    0);
+	set_up(&m);
+	is_view(m.sp, view, "a device at work");
+	must(mt_space_store_le32(m.sp, 0x22000, 0x11) == MT_OK);
+	works(vd_client_check(m.c), "its server is there");
+	is_int(m_get(&l.calls), 0, "and nobody was told");
+
+	m_stop(&d);
+	is_hex(mt_space_load_le32(m.sp, 0x20040, &val), MT_DEVICE,
+	    "its server is gone, and a read fails");
+	is_int(m_get(&l.calls), 1, "that is told");
+	is_int(l.error, ENOTCONN, "with the reason");
+	is_hex(mt_space_load_le32(m.sp, 0x20040, &val), MT_DEVICE,
+	    "the next one fails");
+	fails(vd_client_check(m.c), ENOTCONN, "so does a look");
+	is_int(m_get(&l.calls), 1, "and nobody is told again");
+	ok(vd_client_reconnect(m.c, -1) == -1, "nobody answers yet");
+	/* It changes while there is nobody to tell. */
+	t_add(m.root, 0x102000, 0, t_ram(m.t, "more", PAGE));
+
+	other.id = 0x11;
+	m_start(&d, &other);
+	fails(vd_client_reconnect(m.c, -1), ENODEV,
+	    "another device is not taken");
+	m_stop(&d);
+	other = o;
+	other.vectors = 21;
+	m_start(&d, &other);
+	fails(vd_client_reconnect(m.c, -1), ENODEV,
+	    "nor one with another interrupt");
+	m_stop(&d);
+	other = o;
+	other.small = false;
+	m_start(&d, &other);
+	fails(vd_client_reconnect(m.c, -1), ENODEV, "nor one without a BAR");
+	is_hex(mt_space_load_le32(m.sp, 0x20040, &val), MT_DEVICE,
+	    "reads still fail");
+	m_stop(&d);
+
+	m_start(&d, &o);
+	works(vd_client_reconnect(m.c, -1), "the same is taken");
+	set_up(&m);
+	ok(strncmp(t_space_text(m.sp), view, strlen(view)) == 0,
+	    "all is where it was");
+	is_hex(mt_space_load_le32(m.sp, 0x20040, &val), MT_OK,
+	    "a register is read");
+	is_hex(val, 0x40404040, "and has its value");
+	must(mt_space_load_le32(m.sp, 0x22000, &val) == MT_OK);
+	is_hex(val, 0, "what is mapped is the new server's memory");
+	must(mt_space_store_le32(m.sp, 0x22004, 0x77) == MT_OK);
+	is_hex(((uint32_t *)mt_region_ptr(d.page))[1], 0x77, "indeed");
+	must(mt_space_store_le32(m.sp, 0x10004, 0x78) == MT_OK);
+	is_hex(((uint32_t *)mt_region_ptr(d.small))[1], 0x78,
+	    "that of the small BAR, too");
+	is_view(vd_server_dma(d.server), "100000-101fff dma@100000+0, "
+	    "102000-102fff dma@102000+0", "it has the memory, and what came");
+	must(mt_space_store_le32(m.sp, 0x20000 + M_FIRE, 19) == MT_OK);
+	is_int(fired(fds[19]), 1, "it interrupts");
+	must(mt_space_store_le32(m.sp, 0x20000 + M_FIRE, 5) == MT_OK);
+	is_int(fired(fds[5]), 0, "not where nothing is connected");
+	must(mt_space_store_le32(m.sp, 0x20000 + M_FIRE, 7) == MT_OK);
+	is_int(fired(fds[7]), 0, "nor where it is masked");
+	works(vd_client_set_irqs(m.c, VD_IRQ_MSIX, 7, 1, VD_IRQ_ACT_UNMASK),
+	    "until it is not");
+	is_int(fired(fds[7]), 1, "then it does");
+
+	m_stop(&d);
+	fails(vd_client_check(m.c), ENOTCONN, "that is gone, too");
+	is_int(m_get(&l.calls), 2, "which is told");
+	m_start(&d, &o);
+	works(vd_client_reconnect(m.c, -1), "it can be done again");
+	works(vd_client_reconnect(m.c, -1), "also when nothing is lost");
+	is_int(m_get(&l.calls), 2, "of which nobody is told");
+	is_hex(mt_space_load_le32(m.sp, 0x20040, &val), MT_OK,
+	    "and works");
+	vd_client_dma_destroy(dma);
+	must(vd_client_unwatch_pages(m.c) == 0);
+	for (unsigned int i = 0; i < 20; i++)
+		close(fds[i]);
+	m_disconnect(&m, false);
+	m_stop(&d);
+}
+
+/* Over sockets of the caller's, while others read. */
+struct reader {
+	struct m_machine *m;
+	bool stop;			/* atomic */
+	uint64_t good, bad, wrong;
+};
+
+static void *
+reader_thread(void *arg)
+{
+	struct reader *r = arg;
+	uint32_t val;
+
+	while (!__atomic_load_n(&r->stop, __ATOMIC_RELAXED)) {
+		if (mt_space_load_le32(r->m->sp, 0x20040, &val) != MT_OK)
+			r->bad++;
+		else if (val != 0x40404040)
+			r->wrong++;
+		else
+			__atomic_add_fetch(&r->good, 1, __ATOMIC_SEQ_CST);
+		mt_space_load_le32(r->m->sp, 0x22000, &val);
+	}
+	return (NULL);
+}
+
+static void
+test_readers(void)
+{
+	const struct m_options o = { 0 };
+	struct m_device d;
+	struct m_machine m;
+	struct lost l = { 0 };
+	struct reader r = { .m = &m };
+	pthread_t thread;
+	uint64_t good;
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	m_add_bar(&m, 2, 0x20000, 0, 0);
+	must(vd_client_set_lost(m.c, lost, &l) == 0);
+	fails(vd_client_reconnect(m.c, -1), EINVAL, "no path is known");
+	must(pthread_create(&thread, NULL, reader_thread, &r) == 0);
+	for (unsigned int i = 0; i < 10; i++) {
+		good = __atomic_load_n(&r.good, __ATOMIC_SEQ_CST);
+		while (__atomic_load_n(&r.good, __ATOMIC_SEQ_CST) < good + 3)
+			usleep(1000);
+		m_stop(&d);
+		while (__atomic_load_n(&l.calls, __ATOMIC_SEQ_CST) <= i)
+			usleep(1000);
+		m_start(&d, &o);
+		must(vd_client_reconnect(m.c, d.fd) == 0);
+	}
+	good = __atomic_load_n(&r.good, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&r.good, __ATOMIC_SEQ_CST) < good + 3)
+		usleep(1000);
+	__atomic_store_n(&r.stop, true, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	is_int(r.wrong, 0, "a reader reads what is right, or errors");
+	is_int(m_get(&l.calls), 10, "every loss is told once");
+	m_disconnect(&m, false);
+	m_stop(&d);
+}
+
+/* A server that takes the connection and says nothing good. */
+static void
+test_hostile(const char *path)
+{
+	const struct m_options o = { .path = path };
+	struct m_device d;
+	struct m_machine m;
+	struct lost l = { 0 };
+	uint8_t junk[64];
+	int pair[2];
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	must(vd_client_set_lost(m.c, lost, &l) == 0);
+	memset(junk, 0xa5, sizeof(junk));
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+	must(write(pair[1], junk, sizeof(junk)) == sizeof(junk));
+	fails(vd_client_reconnect(m.c, pair[0]), EPROTO,
+	    "one that talks nonsense is not taken");
+	ok(fcntl(pair[0], F_GETFD) != -1, "and the socket is still ours");
+	close(pair[1]);
+	fails(vd_client_reconnect(m.c, pair[0]), ENOTCONN,
+	    "nor one that is closed");
+	close(pair[0]);
+	fails(vd_client_check(m.c), ENOTCONN, "the old one has been dropped");
+	is_int(m_get(&l.calls), 0, "of which nobody has to be told");
+	m_disconnect(&m, false);
+	m_stop(&d);
+}
+
+int
+main(void)
+{
+	char dir[] = "/tmp/vfudma-lost.XXXXXX", path[64];
+
+	must(mkdtemp(dir) != NULL);
+	snprintf(path, sizeof(path), "%s/socket", dir);
+	test_again(path);
+	test_readers();
+	test_hostile(path);
+	rmdir(dir);
+	return (done());
+}
