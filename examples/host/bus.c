@@ -7,7 +7,6 @@
  */
 
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #include <err.h>
 #include <stdlib.h>
@@ -28,21 +27,32 @@
 #define MSIX_ENABLE	0x8000
 #define MSIX_MASK_ALL	0x4000
 
+/* An access to the bus has failed. */
+static void __attribute__((noreturn))
+bad_access(struct host *h, const char *what, unsigned int reg)
+{
+	if (vd_client_check(h->client) == -1)
+		errx(1, "the server is gone");
+	errx(1, "%s of register 0x%x failed", what, reg);
+}
+
 uint64_t
 reg_read(struct host *h, unsigned int reg, size_t size)
 {
-	uint64_t val = 0;
+	uint64_t val;
 
-	if (vd_client_read(h->client, VD_REGION_BAR0, reg, &val, size) == -1)
-		err(1, "read of register 0x%x", reg);
+	if (mt_space_load(h->bus, BAR0_BASE + reg, (unsigned int)size,
+	    MT_LITTLE, &val, MT_ATTRS_NONE) != MT_OK)
+		bad_access(h, "read", reg);
 	return (val);
 }
 
 void
 reg_write(struct host *h, unsigned int reg, uint64_t val, size_t size)
 {
-	if (vd_client_write(h->client, VD_REGION_BAR0, reg, &val, size) == -1)
-		err(1, "write of register 0x%x", reg);
+	if (mt_space_store(h->bus, BAR0_BASE + reg, (unsigned int)size,
+	    MT_LITTLE, val, MT_ATTRS_NONE) != MT_OK)
+		bad_access(h, "write", reg);
 }
 
 uint32_t
@@ -83,6 +93,28 @@ cfg_find_cap(struct host *h, uint8_t id)
 	return (0);
 }
 
+void
+bus_create(struct host *h)
+{
+	if ((h->topology = mt_topology_create()) == NULL ||
+	    (h->root = mt_region_create_container(h->topology, "bus",
+	    MT_LAST_MAX)) == NULL ||
+	    (h->bus = mt_space_create(h->root, "bus")) == NULL)
+		err(1, "bus");
+}
+
+void
+bus_destroy(struct host *h)
+{
+	if (mt_region_del(h->bar) == -1)
+		err(1, "BAR0");
+	mt_region_put(h->bar);
+	mt_region_put(h->root);
+	if (mt_space_destroy(h->bus) == -1 ||
+	    mt_topology_destroy(h->topology) == -1)
+		err(1, "bus");
+}
+
 /* Find an NVMe controller and let it be a bus master. */
 void
 pci_open(struct host *h)
@@ -98,14 +130,17 @@ pci_open(struct host *h)
 	if (info.flags & VD_DEVICE_RESETTABLE &&
 	    vd_client_reset(h->client) == -1)
 		err(1, "reset");
-	if (vd_client_region_info(h->client, VD_REGION_BAR0, &h->bar) == -1)
+	h->bar = vd_client_region_create(h->client, h->topology,
+	    VD_REGION_BAR0, "bar0", VD_CLIENT_POST);
+	if (h->bar == NULL || mt_region_add(h->root, h->bar, BAR0_BASE,
+	    1) == -1)
 		err(1, "BAR0");
 	class = cfg_read(h, PCI_REVISION, 4) >> 8;
 	if (class != PCI_CLASS_NVME)
 		errx(1, "class is %06x, not an NVMe controller", class);
-	if (h->bar.size < NVME_REG_DOORBELLS + HOST_PAGE)
+	if (mt_region_last(h->bar) < MT_SIZE(NVME_REG_DOORBELLS + HOST_PAGE))
 		errx(1, "BAR0 is too small: %ju bytes",
-		    (uintmax_t)h->bar.size);
+		    (uintmax_t)mt_region_last(h->bar) + 1);
 	cfg_write(h, PCI_COMMAND, cfg_read(h, PCI_COMMAND, 2) |
 	    PCI_CMD_MEMORY | PCI_CMD_MASTER | PCI_CMD_NO_INTX, 2);
 	if (!h->opt.no_irq && info.num_irqs > VD_IRQ_MSIX)
@@ -115,55 +150,44 @@ pci_open(struct host *h)
 /* --- doorbells ----------------------------------------------------------- */
 
 /*
- * Map the doorbells if the BAR has an area that holds those of all queues.
- * Mapped, they cost no message; the controller watches the memory.
+ * Are the doorbells of all queues mapped?  Then they cost no message; the
+ * controller watches the memory.
  */
 void
 doorbells_open(struct host *h, unsigned int queues)
 {
 	uint64_t end = NVME_REG_DOORBELLS +
 	    (uint64_t)(queues + 1) * 2 * h->stride;
+	struct mt_range range = { BAR0_BASE + NVME_REG_DOORBELLS,
+	    BAR0_BASE + end - 1 };
+	struct mt_section sec;
 
-	if (end > h->bar.size)
+	if (end - 1 > mt_region_last(h->bar))
 		errx(1, "BAR0 of %ju bytes has no room for %u queues",
-		    (uintmax_t)h->bar.size, queues);
-	if (h->opt.doorbells == DB_MESSAGE)
-		return;
-	for (unsigned int i = 0; i < h->bar.nr_areas; i++) {
-		struct vd_area *a = &h->bar.areas[i];
-		void *p;
-
-		if (a->offset > NVME_REG_DOORBELLS || a->offset + a->size < end)
-			continue;
-		p = mmap(NULL, a->size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		    h->bar.fd, (off_t)(h->bar.fd_off + a->offset));
-		if (p == MAP_FAILED)
-			err(1, "mmap of the doorbells");
-		h->map = p;
-		h->map_len = a->size;
-		h->doorbells = (uint8_t *)p + (NVME_REG_DOORBELLS - a->offset);
-		return;
-	}
-	if (h->opt.doorbells == DB_MAP)
+		    (uintmax_t)mt_region_last(h->bar) + 1, queues);
+	if (h->opt.doorbells == DB_MESSAGE &&
+	    vd_client_set_direct(h->client, false) == -1)
+		err(1, "doorbells by message");
+	if (mt_space_find(h->bus, range, &sec) == -1)
+		err(1, "doorbells");
+	h->mapped = mt_region_kind(sec.region) != MT_IO &&
+	    sec.range.first == range.first && sec.range.last == range.last;
+	mt_region_put(sec.region);
+	if (h->opt.doorbells == DB_MAP && !h->mapped)
 		errx(1, "the doorbells cannot be mapped");
 }
 
 /*
  * Ring: which is 2 * queue for a tail, + 1 for a completion queue's head.  The
- * store publishes the entries written before it.  By message it is posted: the
- * controller reads them in order, and there is nothing to wait for.
+ * fence publishes the entries written before it.  Where nothing can be mapped
+ * it is posted: the controller reads messages in order, and there is nothing
+ * to wait for.
  */
 void
 doorbell_ring(struct host *h, unsigned int which, uint32_t val)
 {
-	size_t off = (size_t)which * h->stride;
-
-	if (h->doorbells != NULL)
-		__atomic_store_n((uint32_t *)(void *)(h->doorbells + off), val,
-		    __ATOMIC_RELEASE);
-	else if (vd_client_post(h->client, VD_REGION_BAR0,
-	    NVME_REG_DOORBELLS + off, &val, sizeof(val)) == -1)
-		err(1, "doorbell %u", which);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	reg_write(h, NVME_REG_DOORBELLS + which * h->stride, val, sizeof(val));
 }
 
 /* --- interrupts ---------------------------------------------------------- */

@@ -7,19 +7,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <libvfudma/client.h>
+#include <libmemtree/memtree.h>
+#include <libvfudma/vfudma.h>
 
 #include "examples/nvme/spec.h"
 
 #define HOST_PAGE	4096u
 #define HOST_SEGMENT	((size_t)2 << 20)	/* of memory, mapped at once */
+#define BAR0_BASE	0xc0000000u	/* on the bus */
 #define PCI_VENDOR	0x00	/* and device, in config space */
 #define MAX_QUEUES	64u
 #define MAX_VECTORS	(MAX_QUEUES + 1)
 
 /* The memory that the controller may use; places in it are offsets. */
 struct mem {
-	int fd;
+	struct mt_region *ram;
+	struct vd_client_dma *dma;	/* gives it to the controller */
 	uint8_t *base;
 	size_t len;
 	size_t used;
@@ -70,13 +73,16 @@ struct host {
 	struct vd_client *client;
 	struct options opt;
 	struct vd_client_limits limits;
-	struct vd_client_region bar;
 	struct mem mem;
 
+	/* A bus with the controller's BAR0, and the memory. */
+	struct mt_topology *topology;
+	struct mt_region *root;
+	struct mt_space *bus;
+	struct mt_region *bar;
+
 	uint64_t cap;
-	uint8_t *doorbells;		/* NULL: by message */
-	void *map;			/* that they are in */
-	size_t map_len;
+	bool mapped;			/* doorbells are; else by message */
 	unsigned int stride;		/* of doorbells, in bytes */
 
 	struct queue admin;
@@ -114,8 +120,10 @@ size_t	mem_alloc(struct mem *m, size_t len, bool contiguous);
 void	*mem_ptr(struct host *h, size_t off);
 uint64_t mem_iova(const struct mem *m, size_t at);
 
-/* --- bus.c: registers, config space, doorbells, interrupts ---------------- */
+/* --- bus.c: the bus, registers, config space, doorbells, interrupts -------- */
 
+void	bus_create(struct host *h);
+void	bus_destroy(struct host *h);
 void	pci_open(struct host *h);
 uint64_t reg_read(struct host *h, unsigned int reg, size_t size);
 void	reg_write(struct host *h, unsigned int reg, uint64_t val, size_t size);

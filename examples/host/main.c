@@ -10,14 +10,11 @@
  * What the namespaces held is lost.
  */
 
-#include <sys/mman.h>
-
 #include <err.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <bsd/libutil.h>
 #include <bsd/stdlib.h>
@@ -34,7 +31,7 @@ show_queues(struct host *h)
 	printf("queues      %u pair%s, %u deep, %s a command\n",
 	    h->nr_queues, h->nr_queues == 1 ? "" : "s",
 	    h->queues[0].entries - 1, human(h->block, size));
-	printf("doorbells   %s\n", h->doorbells != NULL ? "mapped" :
+	printf("doorbells   %s\n", h->mapped ? "mapped" :
 	    "by message");
 	if (h->nr_vectors > 0)
 		printf("interrupts  MSI-X, %u vector%s\n", h->nr_vectors,
@@ -137,6 +134,7 @@ main(int argc, char **argv)
 	if (h.client == NULL)
 		err(1, "%s", h.opt.socket);
 	vd_client_limits(h.client, &h.limits);
+	bus_create(&h);
 
 	pci_open(&h);
 	/* Both queues, each possibly moved to the next segment; buffers. */
@@ -157,13 +155,10 @@ main(int argc, char **argv)
 	queues_delete(&h);
 	ctrl_shutdown(&h);
 	msix_close(&h);
-	if (h.map != NULL)
-		munmap(h.map, h.map_len);
 	mem_destroy(&h);
-	if (h.bar.fd != -1)
-		close(h.bar.fd);
 	free(h.ns);
 	vd_client_destroy(h.client);
+	bus_destroy(&h);
 	if (fflush(stdout) == EOF)
 		err(1, "standard output");
 	return (good ? 0 : 1);

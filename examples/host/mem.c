@@ -2,15 +2,13 @@
 /* Copyright (c) 2026 The memtree authors */
 
 /*
- * The memory that the controller may use: one memfd, given to it in segments
- * whose addresses run backwards and have gaps between them, so that what is
- * contiguous here is not contiguous there, as in a real machine.
+ * The memory that the controller may use: one memfd, shown on the bus in
+ * segments whose addresses run backwards and have gaps between them, so that
+ * what is contiguous here is not contiguous there, as in a real machine.
  */
 
-#include <sys/mman.h>
-
 #include <err.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "host.h"
 
@@ -51,9 +49,19 @@ mem_alloc(struct mem *m, size_t len, bool contiguous)
 	return (at);
 }
 
+static void
+failed(void *arg, bool unmap, struct mt_range range, int error)
+{
+	(void)arg;
+	errx(1, "DMA %s of 0x%jx: %s", unmap ? "unmap" : "map",
+	    (uintmax_t)range.first, strerror(error));
+}
+
 void
 mem_create(struct host *h, size_t len)
 {
+	static const struct vd_client_dma_ops ops = { .failed = failed };
+	const struct mt_backing memfd = { .kind = MT_BACKING_MEMFD };
 	struct mem *m = &h->mem;
 
 	len = (len + HOST_SEGMENT - 1) / HOST_SEGMENT * HOST_SEGMENT;
@@ -64,29 +72,29 @@ mem_create(struct host *h, size_t len)
 		errx(1, "the server takes only %ju DMA maps",
 		    (uintmax_t)h->limits.max_dma_maps);
 	m->len = len;
-	m->fd = memfd_create("nvme-host", MFD_CLOEXEC);
-	if (m->fd == -1 || ftruncate(m->fd, (off_t)len) == -1)
+	m->ram = mt_region_create_ram(h->topology, "memory", MT_SIZE(len),
+	    &memfd);
+	if (m->ram == NULL)
 		err(1, "memfd of %zu bytes", len);
-	m->base = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, m->fd,
-	    0);
-	if (m->base == MAP_FAILED)
-		err(1, "mmap");
-	for (size_t at = 0; at < len; at += HOST_SEGMENT)
-		if (vd_client_dma_map(h->client, mem_iova(m, at), HOST_SEGMENT,
-		    VD_DMA_READABLE | VD_DMA_WRITABLE, m->fd, at) == -1)
-			err(1, "DMA map of 0x%jx", (uintmax_t)mem_iova(m, at));
+	m->base = mt_region_ptr(m->ram);
+	for (size_t at = 0; at < len; at += HOST_SEGMENT) {
+		struct mt_region *part = mt_region_create_alias(h->topology,
+		    "segment", m->ram, at, MT_SIZE(HOST_SEGMENT));
+
+		if (part == NULL || mt_region_add(h->root, part,
+		    mem_iova(m, at), 0) == -1)
+			err(1, "memory");
+		mt_region_put(part);
+	}
+	m->dma = vd_client_dma_create(h->client, h->bus, &ops, NULL);
+	if (m->dma == NULL)
+		err(1, "memory for the controller");
 }
 
+/* The segments are the bus's, and go with it. */
 void
 mem_destroy(struct host *h)
 {
-	struct mem *m = &h->mem;
-
-	for (size_t at = 0; at < m->len; at += HOST_SEGMENT)
-		if (vd_client_dma_unmap(h->client, mem_iova(m, at),
-		    HOST_SEGMENT) == -1)
-			err(1, "DMA unmap of 0x%jx",
-			    (uintmax_t)mem_iova(m, at));
-	munmap(m->base, m->len);
-	close(m->fd);
+	vd_client_dma_destroy(h->mem.dma);
+	mt_region_put(h->mem.ram);
 }

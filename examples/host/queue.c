@@ -33,15 +33,7 @@ now(void)
 static void
 check_alive(struct host *h)
 {
-	uint32_t csts = 0;
-
-	if (vd_client_read(h->client, VD_REGION_BAR0, NVME_REG_CSTS, &csts,
-	    sizeof(csts)) == -1) {
-		if (errno == ENOTCONN)
-			errx(1, "the server is gone");
-		err(1, "the controller does not answer");
-	}
-	if (csts & NVME_CSTS_CFS)
+	if (reg_read(h, NVME_REG_CSTS, 4) & NVME_CSTS_CFS)
 		errx(1, "the controller reports a fatal error");
 }
 
