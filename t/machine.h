@@ -36,6 +36,7 @@
 /* What a device is to be like. */
 struct m_options {
 	uint64_t bar0;			/* size; 0: no such BAR */
+	int file;			/* its file; 0: one of its own */
 	uint32_t table;			/* offset of the MSI-X table in it */
 	unsigned int vectors;		/* 0: no MSI-X */
 	bool no_regs;			/* no BAR2 */
@@ -147,7 +148,11 @@ m_init(struct m_device *d, const struct m_options *o)
 	must(vd_pci_set_intx(d->server, 1) == 0);
 	if (o->bar0 != 0) {
 		d->bar0 = t_container(d->t, "bar0", o->bar0);
-		d->ram = m_ram(d, "ram", o->bar0);
+		d->ram = o->file == 0 ? m_ram(d, "ram", o->bar0) :
+		    mt_region_create_ram(d->t, "ram", MT_SIZE(o->bar0),
+		    &(struct mt_backing){ .kind = MT_BACKING_FD,
+		    .flags = MT_BACKING_KEEP_FD, .fd = o->file });
+		must(d->ram != NULL);
 		must(mt_region_add(d->bar0, d->ram, 0, 0) == 0);
 		must(vd_pci_set_bar(d->server, 0, d->bar0, VD_BAR_64) == 0);
 		must(vd_pci_share_bar(d->server, 0, (struct mt_range){ 0,

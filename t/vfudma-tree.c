@@ -207,6 +207,34 @@ test_second_mmap(void)
 	m_stop(&d);
 }
 
+/* A server whose file has not got what it says. */
+static void
+test_short_file(void)
+{
+	struct m_options o = { .bar0 = 8 * PAGE, .table = 3 * PAGE,
+	    .vectors = 4, .no_regs = true,
+	    .file = memfd_create("short", MFD_CLOEXEC) };
+	struct m_device d;
+	struct m_machine m;
+
+	must(o.file != -1 && ftruncate(o.file, 8 * PAGE) == 0);
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	must(ftruncate(o.file, 8 * PAGE - 1) == 0);
+	m_add_bar(&m, 0, 0, 0, 0);
+	is_view(m.sp, "0-7fff bar0+0",
+	    "what is not all in its file is not mapped");
+	must(ftruncate(o.file, 8 * PAGE) == 0);
+	must(mt_region_del(m.bars[0]) == 0);
+	mt_region_put(m.bars[0]);
+	m_add_bar(&m, 0, 0, 0, 0);
+	is_view(m.sp, "0-2fff bar0, mapped+0, 3000-3fff bar0+3000, "
+	    "4000-7fff bar0, mapped+0", "if it is, it is");
+	m_disconnect(&m, false);
+	m_stop(&d);
+	close(o.file);
+}
+
 static void
 test_posted(void)
 {
@@ -494,6 +522,7 @@ main(void)
 	test_access();
 	test_teardown();
 	test_second_mmap();
+	test_short_file();
 	test_posted();
 	test_toggle();
 	test_small(false);

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * What a client does with a memory tree, with its first, second, ... allocation
+ * failing, until it makes no more: it works all the same, or it fails and
+ * leaves the tree as it was.
+ */
+
+#include <sys/syscall.h>
+
+#include "t/machine.h"
+
+static __thread long countdown;		/* 1: the next one fails; 0: none */
+static __thread bool hit;		/* one has failed */
+
+#if !T_ASAN && !T_TSAN
+
+static bool
+fail(void)
+{
+	if (countdown == 0 || --countdown > 0)
+		return (false);
+	hit = true;
+	errno = ENOMEM;
+	return (true);
+}
+
+void	*__libc_malloc(size_t size);
+void	*__libc_calloc(size_t n, size_t size);
+void	*__libc_realloc(void *p, size_t size);
+
+void *
+malloc(size_t size)
+{
+	return (fail() ? NULL : __libc_malloc(size));
+}
+
+void *
+calloc(size_t n, size_t size)
+{
+	return (fail() ? NULL : __libc_calloc(n, size));
+}
+
+void *
+realloc(void *p, size_t size)
+{
+	return (fail() ? NULL : __libc_realloc(p, size));
+}
+
+void *
+reallocarray(void *p, size_t n, size_t size)
+{
+	if (size != 0 && n > SIZE_MAX / size) {
+		errno = ENOMEM;
+		return (NULL);
+	}
+	return (realloc(p, n * size));
+}
+
+void *
+mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	if (fail())
+		return (MAP_FAILED);
+	return ((void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off));
+}
+
+#endif
+
+struct world {
+	struct m_device d;
+	struct m_machine m;
+	struct vd_client_dma *dma;
+	struct mt_region *made;
+	unsigned int failures;
+};
+
+static void
+failed(void *arg, bool unmap, struct mt_range range, int error)
+{
+	struct world *w = arg;
+
+	(void)unmap;
+	(void)range;
+	(void)error;
+	w->failures++;
+}
+
+static const struct vd_client_dma_ops ops = { .failed = failed };
+
+static int
+do_create(struct world *w)
+{
+	w->made = vd_client_region_create(w->m.c, w->m.t, 0, "made", 0);
+	return (w->made == NULL ? -1 : 0);
+}
+
+static int
+do_create_small(struct world *w)
+{
+	w->made = vd_client_region_create(w->m.c, w->m.t, 4, "made",
+	    VD_CLIENT_WHOLE_PAGE);
+	return (w->made == NULL ? -1 : 0);
+}
+
+static int
+do_hide(struct world *w)
+{
+	return (vd_client_set_direct(w->m.c, false));
+}
+
+static int
+do_update(struct world *w)
+{
+	return (vd_client_update_pages(w->m.c));
+}
+
+static int
+do_unwatch(struct world *w)
+{
+	return (vd_client_unwatch_pages(w->m.c));
+}
+
+static int
+do_mirror(struct world *w)
+{
+	w->dma = vd_client_dma_create(w->m.c, w->m.sp, &ops, w);
+	return (w->dma == NULL ? -1 : 0);
+}
+
+static int
+do_lost(struct world *w)
+{
+	return (vd_client_set_lost(w->m.c, NULL, NULL));
+}
+
+static int
+do_reconnect(struct world *w)
+{
+	return (vd_client_reconnect(w->m.c, -1));
+}
+
+static void
+lost_before(struct world *w)
+{
+	must(vd_client_set_lost(w->m.c, NULL, NULL) == 0);
+	must(do_mirror(w) == 0);
+}
+
+static void
+updated_before(struct world *w)
+{
+	must(vd_client_update_pages(w->m.c) == 0);
+}
+
+/* Try it with its n-th allocation failing; false if it made fewer. */
+static bool
+try(const char *name, int (*call)(struct world *),
+    void (*before)(struct world *), const struct m_options *o, long n,
+    unsigned int *bad)
+{
+	struct world w = { 0 };
+	const char *was;
+	char old[T_TEXT];
+	bool was_hit;
+	int rv, error;
+
+	m_start(&w.d, o);
+	m_connect(&w.m, &w.d);
+	m_add_bar(&w.m, 2, 0x20000, 0, 0);
+	m_add_bar(&w.m, 4, 0x10000, 0, VD_CLIENT_WHOLE_PAGE);
+	t_add(w.m.root, 0x100000, 0, t_ram(w.m.t, "ram", PAGE));
+	must(vd_client_watch_pages(w.m.c, w.m.sp, NULL, NULL) == 0);
+	if (before != NULL)
+		before(&w);
+	was = t_space_text(w.m.sp);
+	memcpy(old, was, T_TEXT);
+	hit = false;
+	countdown = n;
+	rv = call(&w);
+	error = errno;
+	countdown = 0;
+	was_hit = hit;
+	if (rv == -1) {
+		/*
+		 * What the connection cannot get ends it.  JSON that cannot be
+		 * read for lack of memory looks like JSON that is none.
+		 */
+		if (error != ENOMEM && error != ENOTCONN &&
+		    (error != EPROTO || call != do_reconnect)) {
+			diag("%s, %ld: %s", name, n, strerror(error));
+			++*bad;
+		}
+		if (strcmp(t_space_text(w.m.sp), old) != 0) {
+			diag("%s, %ld: %s, was %s", name, n,
+			    t_space_text(w.m.sp), old);
+			++*bad;
+		}
+		if (!was_hit || ((vd_client_check(w.m.c) == 0 ||
+		    call == do_reconnect) && call(&w) == -1)) {
+			diag("%s, %ld: fails for ever", name, n);
+			++*bad;
+		}
+	}
+	vd_client_dma_destroy(w.dma);
+	mt_region_put(w.made);
+	m_disconnect(&w.m, false);
+	m_stop(&w.d);
+	return (was_hit);
+}
+
+static void
+test(const char *name, int (*call)(struct world *),
+    void (*before)(struct world *), const struct m_options *o)
+{
+	unsigned int bad = 0;
+	long n = 1;
+
+	while (n < 500 && try(name, call, before, o, n, &bad))
+		n++;
+	ok(n > 1 && n < 500, "%s makes %ld allocations", name, n - 1);
+	is_int(bad, 0, "with each of them failing nothing is left half done");
+}
+
+int
+main(void)
+{
+	char dir[] = "/tmp/vfudma-oom.XXXXXX", path[64];
+	const struct m_options o = { .bar0 = 8 * PAGE, .table = 3 * PAGE,
+	    .vectors = 4, .small = true, .path = path };
+
+	if (T_ASAN || T_TSAN)
+		skip_all("a sanitizer has an allocator of its own");
+	must(mkdtemp(dir) != NULL);
+	snprintf(path, sizeof(path), "%s/socket", dir);
+	test("a region", do_create, NULL, &o);
+	test("a small region", do_create_small, NULL, &o);
+	test("hiding", do_hide, updated_before, &o);
+	test("an update", do_update, NULL, &o);
+	test("an end of watching", do_unwatch, updated_before, &o);
+	test("a mirror", do_mirror, NULL, &o);
+	test("who the device is", do_lost, NULL, &o);
+	test("another server", do_reconnect, lost_before, &o);
+	rmdir(dir);
+	return (done());
+}
