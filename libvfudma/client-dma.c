@@ -46,6 +46,7 @@ struct piece {
 	dev_t dev;
 	ino_t ino;
 	unsigned int flags;		/* VD_DMA_* */
+	bool unmergeable;
 	struct map *map;		/* NULL: not mapped */
 	int error;			/* why not, as the owner was told */
 	bool refused;			/* by the server: not to be repeated */
@@ -126,6 +127,7 @@ told_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
 	p->region = mt_region_get(sec->region);
 	p->region_off = sec->off;
 	p->flags = VD_DMA_READABLE;
+	p->unmergeable = (sec->flags & MT_SECTION_UNMERGEABLE) != 0;
 	if (mt_region_kind(sec->region) == MT_RAM &&
 	    (sec->flags & MT_SECTION_READONLY) == 0)
 		p->flags |= VD_DMA_WRITABLE;
@@ -147,6 +149,7 @@ continues(const struct piece *a, const struct piece *b)
 {
 	return (a != NULL && b != NULL && a->last + 1 == b->first &&
 	    a->fd != -1 && b->fd != -1 && a->flags == b->flags &&
+	    !a->unmergeable && !b->unmergeable &&
 	    a->dev == b->dev && a->ino == b->ino &&
 	    a->off + (a->last - a->first) + 1 == b->off);
 }

@@ -116,6 +116,17 @@ test_kinds(void)
 	    "12000-12fff dma@12000+0",
 	    "neighbours that continue each other are one map");
 
+	must(mt_topology_begin(m.t) == 0);
+	for (unsigned int i = 0; i < 2; i++) {
+		r = of_file(&m, "apart", fd, (20 + i) * PAGE, PAGE);
+		must(mt_region_set_unmergeable(r, true) == 0);
+		t_add(m.root, 0x18000 + i * PAGE, 0, r);
+	}
+	must(mt_topology_commit(m.t) == 0);
+	ok(strstr(t_space_text(vd_server_dma(d.server)),
+	    "18000-18fff dma@18000+0, 19000-19fff dma@19000+0") != NULL,
+	    "but not those that are to stay apart");
+
 	/* What is not whole pages. */
 	t_add(m.root, 0x20800, 0, of_file(&m, "odd", fd, 0, 2 * PAGE));
 	ok(strstr(t_space_text(vd_server_dma(d.server)),
