@@ -115,7 +115,10 @@ int	vd_client_irq_info(struct vd_client *c, enum vd_irq index,
 
 #define VD_CLIENT_MAX_AREAS	8
 
-/* A region, and the parts of it that can be mapped. */
+/*
+ * A region, and the parts of it that can be mapped: whole pages, or all of a
+ * region that is smaller, whose page is mapped.
+ */
 struct vd_client_region {
 	uint32_t flags;				/* VD_REGION_* */
 	uint64_t size;
