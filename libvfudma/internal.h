@@ -171,7 +171,7 @@ struct vd__out {
 	bool queued;
 	int fds[VD_MAX_FDS];		/* copies, until it is begun */
 	size_t nfds;
-	struct vd__call *call;		/* lends what iov names; NULL: own */
+	struct vd__call *call;		/* lends this, and what iov names */
 	void *copy;			/* allocated along or apart; or NULL */
 };
 
@@ -251,12 +251,15 @@ int	vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
 	    struct vd__call *call, bool force);
 /*
  * Stop lending to the queue: 1 if the message was not begun and never will be,
- * 0 if it has gone or the rest of it was copied, -1 with ENOMEM.
+ * 0 if it has gone or the rest of it was copied, -1 with ENOMEM.  A call that
+ * was never put must have out.begun and out.queued false.
  */
 int	vd__stream_unlend(struct vd__stream *st, struct vd__call *call);
 
 /* More than max bytes are queued, or as many descriptors as may be. */
 bool	vd__stream_full(const struct vd__stream *st, size_t max);
+/* Would putting a message with descriptors fail with ENOBUFS? */
+bool	vd__stream_no_parcels(const struct vd__stream *st);
 
 /* --- msg.c --------------------------------------------------------------- */
 
@@ -285,6 +288,7 @@ struct vd__call {
 	struct vd__waiter *waiter;
 	struct vd__stream *placing;
 	uint8_t head_buf[16];
+	_Atomic(bool) lent;		/* [a] out and iov are in use */
 	TAILQ_ENTRY(vd__call) link;	/* in pending or ended */
 	struct vd__out out;
 };

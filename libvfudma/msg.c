@@ -481,6 +481,24 @@ read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m)
 	}
 }
 
+/*
+ * An answer has come before all of the question was sent: take back what call
+ * lends.  False if none of it was sent, or if there is no memory.
+ */
+static bool
+take_back(struct vd__conn *c, struct vd__call *call)
+{
+	int rv;
+
+	pthread_mutex_lock(&c->out_lock);
+	rv = vd__stream_unlend(c->ours, call);
+	count_queued(c);
+	pthread_mutex_unlock(&c->out_lock);
+	if (rv != 0)
+		broken(c, rv == -1 ? ENOMEM : EPROTO);
+	return (rv == 0);
+}
+
 /* End the call that m answers; false if there is none. */
 static bool
 file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
@@ -495,6 +513,14 @@ file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 		return (false);
 	}
 	call = s->call;
+	/* Acquire: who has sent it touches it no more. */
+	if (call != NULL && atomic_load_explicit(&call->lent,
+	    memory_order_acquire)) {
+		pthread_mutex_unlock(&c->lock);
+		if (!take_back(c, call))
+			return (false);
+		pthread_mutex_lock(&c->lock);
+	}
 	free_slot(s);
 	if (call == NULL) {
 		c->nlost--;
@@ -754,12 +780,62 @@ vd__conn_flush(struct vd__conn *c)
 	return (result(c, rv == -1 ? broken(c, err) : rv));
 }
 
+/* Into the list by deadline: nearly always at its end. */
+static void
+insert_pending(struct vd__conn *c, struct vd__call *call)
+{
+	struct vd__call *at;
+
+	TAILQ_FOREACH_REVERSE(at, &c->pending, calls, link) {
+		if (call->deadline == -1 || (at->deadline != -1 &&
+		    at->deadline <= call->deadline))
+			break;
+	}
+	if (at != NULL)
+		TAILQ_INSERT_AFTER(&c->pending, at, call, link);
+	else
+		TAILQ_INSERT_HEAD(&c->pending, call, link);
+}
+
+/* Give call a slot, and hdr its id: 0, or -1 with ENOBUFS; with out_lock. */
+static int
+begin_call(struct vd__conn *c, struct vd__call *call, struct vd_hdr *hdr,
+    size_t nfds)
+{
+	struct slot *s;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->npending + c->nlost == MAX_CALLS || c->nlost >= MAX_LOST ||
+	    (nfds > 0 && vd__stream_no_parcels(c->ours))) {
+		pthread_mutex_unlock(&c->lock);
+		errno = ENOBUFS;
+		return (-1);
+	}
+	while ((s = &c->slots[c->next_id % MAX_CALLS])->used)
+		c->next_id++;
+	s->id = c->next_id++;
+	s->used = true;
+	s->cmd = hdr->cmd;
+	s->call = call;
+	hdr->id = s->id;
+	call->slot = (uint16_t)(s - c->slots);
+	call->state = PENDING;
+	c->npending++;
+	if (call->data_len >= PLACE_LARGE)
+		atomic_fetch_add_explicit(&c->nlarge, 1, memory_order_relaxed);
+	if (call->done != NULL)
+		insert_pending(c, call);
+	pthread_mutex_unlock(&c->lock);
+	return (0);
+}
+
 /*
  * Send a message by st, or queue it, and see to it that it will be sent: 0, or
- * -1; with ENOBUFS nothing has happened.
+ * -1; with ENOBUFS nothing has happened.  A call begins by this, while nobody
+ * can take it back; it gives hdr its id.
  */
 static int
-put(struct vd__conn *c, struct vd__stream *st, const struct vd_hdr *hdr,
+put(struct vd__conn *c, struct vd__stream *st, struct vd_hdr *hdr,
     const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
     struct vd__call *call)
 {
@@ -767,10 +843,17 @@ put(struct vd__conn *c, struct vd__stream *st, const struct vd_hdr *hdr,
 
 	assert(iovcnt <= VD__MAX_IOV);
 	pthread_mutex_lock(&c->out_lock);
-	rv = vd__stream_put(st, hdr, iov, iovcnt, fds, nfds, call, c->forced);
+	rv = call != NULL ? begin_call(c, call, hdr, nfds) : 0;
+	/* A call whose end has come already is no longer ours to touch. */
+	if (rv == 0 && !is_open(c))
+		rv = -1;
+	if (rv == 0) {
+		rv = vd__stream_put(st, hdr, iov, iovcnt, fds, nfds, call,
+		    c->forced);
+		if (rv != 1)
+			count_queued(c);
+	}
 	err = errno;
-	if (rv != 1)
-		count_queued(c);
 	pthread_mutex_unlock(&c->out_lock);
 	if (rv == 1)
 		return (0);
@@ -854,53 +937,6 @@ vd__now_ms(void)
 	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
 }
 
-/* Into the list by deadline: nearly always at its end. */
-static void
-insert_pending(struct vd__conn *c, struct vd__call *call)
-{
-	struct vd__call *at;
-
-	TAILQ_FOREACH_REVERSE(at, &c->pending, calls, link) {
-		if (call->deadline == -1 || (at->deadline != -1 &&
-		    at->deadline <= call->deadline))
-			break;
-	}
-	if (at != NULL)
-		TAILQ_INSERT_AFTER(&c->pending, at, call, link);
-	else
-		TAILQ_INSERT_HEAD(&c->pending, call, link);
-}
-
-/* Give call a slot, and hdr its id: 0, or -1. */
-static int
-take_slot(struct vd__conn *c, struct vd__call *call, struct vd_hdr *hdr)
-{
-	struct slot *s;
-
-	pthread_mutex_lock(&c->lock);
-	if (c->npending + c->nlost == MAX_CALLS || c->nlost >= MAX_LOST) {
-		pthread_mutex_unlock(&c->lock);
-		errno = ENOBUFS;
-		return (-1);
-	}
-	while ((s = &c->slots[c->next_id % MAX_CALLS])->used)
-		c->next_id++;
-	s->id = c->next_id++;
-	s->used = true;
-	s->cmd = hdr->cmd;
-	s->call = call;
-	hdr->id = s->id;
-	call->slot = (uint16_t)(s - c->slots);
-	call->state = PENDING;
-	c->npending++;
-	if (call->data_len >= PLACE_LARGE)
-		atomic_fetch_add_explicit(&c->nlarge, 1, memory_order_relaxed);
-	if (call->done != NULL)
-		insert_pending(c, call);
-	pthread_mutex_unlock(&c->lock);
-	return (0);
-}
-
 int
 vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
     const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
@@ -926,28 +962,24 @@ vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 	call->placing = NULL;
 	call->reply.nfds = 0;
 	call->reply.buf = NULL;
-	call->out.queued = false;
+	call->out.queued = call->out.begun = false;
+	atomic_init(&call->lent, true);
 	call->deadline = timeout_ms < 0 ? -1 : vd__now_ms() + timeout_ms;
-	if (take_slot(c, call, &hdr) == -1) {
+	rv = put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, call);
+	if (rv == -1 && errno == ENOBUFS) {
 		/* Late replies may be there by now. */
 		rv = pump(c, &told);
 		if (told && c->ops->wake != NULL)
 			c->ops->wake(c->arg);
-		if (rv == -1 || take_slot(c, call, &hdr) == -1)
+		if (rv == -1)
+			return (-1);
+		rv = put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, call);
+		if (rv == -1 && errno == ENOBUFS)
 			return (-1);
 	}
-	if (put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, call) == 0)
-		return (0);
-	if (errno == ENOBUFS) {
-		pthread_mutex_lock(&c->lock);
-		free_slot(&c->slots[call->slot]);
-		end_call(c, call, ENOBUFS, false);
-		pthread_mutex_unlock(&c->lock);
-		errno = ENOBUFS;
-		return (-1);
-	}
 	/* It has begun, so its failure is told by its end. */
-	fail_calls(c);
+	if (rv == -1)
+		fail_calls(c);
 	return (0);
 }
 
@@ -963,6 +995,8 @@ withdraw(struct vd__conn *c, struct vd__call *call, int err, bool tell)
 
 	pthread_mutex_lock(&c->out_lock);
 	rv = vd__stream_unlend(c->ours, call);
+	if (rv == -1)
+		vd__stream_clear(c->ours);	/* this is the end */
 	count_queued(c);
 	pthread_mutex_lock(&c->lock);
 	if (rv == 1)

@@ -92,10 +92,13 @@ drop_out(struct vd__stream *st, struct vd__out *o)
 		vd__close(o->fds[i]);
 	o->nfds = 0;
 	free(o->copy);
-	if (o->call == NULL)
+	if (o->call == NULL) {
 		free(o);
-	else
-		o->copy = NULL;
+		return;
+	}
+	o->copy = NULL;
+	/* Release: who sees this may free the call. */
+	atomic_store_explicit(&o->call->lent, false, memory_order_release);
 }
 
 void
@@ -425,6 +428,12 @@ vd__stream_full(const struct vd__stream *st, size_t max)
 	return (st->queued > max || st->nparcels == MAX_PARCELS);
 }
 
+bool
+vd__stream_no_parcels(const struct vd__stream *st)
+{
+	return (st->nparcels == MAX_PARCELS);
+}
+
 /* Copy what is left of o into memory of its own. */
 static int
 own(struct vd__out *o)
@@ -515,8 +524,14 @@ vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
 		for (i = 0; i < iovcnt; i++)
 			all[i + 1] = iov[i];
 		n = vd__sock_send(st->fd, all, iovcnt + 1, fds, nfds);
-		if (n == (ssize_t)hdr->size)
+		if (n > 0 && call != NULL)
+			call->out.begun = true;
+		if (n == (ssize_t)hdr->size) {
+			if (call != NULL)
+				atomic_store_explicit(&call->lent, false,
+				    memory_order_release);
 			return (1);
+		}
 		if (n == -1) {
 			if (send_error() == -1)
 				return (-1);
@@ -538,7 +553,7 @@ vd__stream_unlend(struct vd__stream *st, struct vd__call *call)
 	struct vd__out *o = &call->out, *copy;
 
 	if (!o->queued)
-		return (0);
+		return (o->begun ? 0 : 1);
 	if (!o->begun) {
 		drop_out(st, o);
 		return (1);
