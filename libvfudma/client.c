@@ -181,19 +181,7 @@ vd_client_fds(const struct vd_client *c, int fds[VD_CLIENT_FDS])
 static int
 run(struct vd_client *c)
 {
-	struct vd__msg m;
-	int rv;
-
-	if (vd__conn_flush(c->conn) == -1)
-		return (-1);
-	if ((rv = vd__conn_next(c->conn, &m)) != 1)
-		return (rv);
-	if ((m.hdr.flags & VD_TYPE_MASK) != VD_TYPE_COMMAND)
-		rv = broken(c);		/* nobody asked for this */
-	else
-		vd__client_serve(&c->serve, &m);
-	vd__msg_close(&m);
-	return (rv);
+	return (vd__conn_run(c->conn, c->timeout_ms));
 }
 
 int

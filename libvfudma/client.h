@@ -65,7 +65,8 @@ void	vd_client_set_timeout(struct vd_client *c, int ms);
 /*
  * Answer the server's DMA_READ and DMA_WRITE with accesses to sp: all of it is
  * the device's to reach.  NULL, the default, refuses them.  They are served by
- * a thread that waits for a reply, or by vd_client_run().
+ * a thread that waits for a reply, or by vd_client_run(): in order, by one
+ * thread at a time.
  *
  * Owns:    sp must stay until the client is destroyed or has another, and no
  *          call is under way.
@@ -76,7 +77,8 @@ void	vd_client_set_dma(struct vd_client *c, struct mt_space *sp);
 
 /*
  * For a program that has nothing to ask: the sockets to watch, and what to do
- * when one is readable, which serves one command of the server's.
+ * when one is readable, which serves the commands of the server's that have
+ * come, and waits, as for a reply, until the answers are sent.
  *
  * Owns:    fds are lent.
  * Returns: vd_client_fds(): how many there are, 0 if the server is gone.

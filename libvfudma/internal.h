@@ -296,7 +296,7 @@ struct vd__call {
 /*
  * One connection, for either role: a socket, and perhaps a twin for the
  * server's commands and their replies.  Any thread may use it; what m lends
- * belongs to whoever got it.  None of these blocks but _call, _await, _post.
+ * belongs to whoever got it.  None of these blocks but _call, _await, _post, _run.
  *
  * A function that fails because the connection is of no more use ends it, and
  * so do all others then: ENOTCONN (the peer is gone, or it was closed), EPROTO
@@ -310,8 +310,8 @@ int64_t	vd__now_ms(void);		/* CLOCK_MONOTONIC */
  * What the user of a connection is told.  wake: somebody else has received
  * commands, ended calls that are to be told of, or left bytes to be sent; any
  * thread, no lock held.  serve: a command that came while some thread waited,
- * on that thread; NULL leaves it for vd__conn_next(), or with wake NULL, too,
- * answers ENOSYS.
+ * on that thread, and never two at once but for what one waits for; NULL leaves
+ * it for vd__conn_next(), or with wake NULL, too, answers ENOSYS.
  */
 struct vd__conn_ops {
 	void (*wake)(void *arg);
@@ -409,6 +409,12 @@ int	vd__conn_call(struct vd__conn *c, enum vd_cmd cmd,
 int	vd__conn_post(struct vd__conn *c, enum vd_cmd cmd,
 	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
 	    int timeout_ms);
+
+/*
+ * Serve what has come, and wait up to timeout_ms until the answers are sent: 1,
+ * 0 if there was nothing, or -1 with errno set.
+ */
+int	vd__conn_run(struct vd__conn *c, int timeout_ms);
 
 /* --- negotiate.c --------------------------------------------------------- */
 

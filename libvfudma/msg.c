@@ -13,8 +13,12 @@
  * Waiting.  Of the threads that wait one leads: it sleeps in poll(2) and reads
  * when the sockets have something.  The others sleep until their call ends or
  * the lead falls to them.  A thread that reads without having waited, as the
- * one that runs a server does, may end the leader's call; it kicks it out of
- * poll then.
+ * one that runs a server does, may end the leader's call, or leave messages in
+ * the buffer; it kicks it out of poll then.
+ *
+ * Serving.  One thread at a time serves the peer's commands, so that they are
+ * done in order.  If it waits for a call of its own meanwhile, it goes on
+ * serving inside that wait; other threads that find commands leave them to it.
  *
  * Sending.  A message goes out at once if nothing is queued and the socket
  * takes it.  What it does not take is queued, and sent by whoever finds room
@@ -49,6 +53,8 @@
 #define MAX_CMD_FDS	256
 #define MAX_SERVING	4
 #define SERVE_BATCH	16
+/* With more bytes of answers unsent, no more commands are served. */
+#define MAX_ANSWERS	(2 * VD_MAX_MSG_SIZE)
 
 /* A reply at least so long, as far as it has not come, is received in place. */
 #define PLACE_MIN	4096
@@ -70,6 +76,7 @@ struct slot {
 struct vd__waiter {
 	TAILQ_ENTRY(vd__waiter) link;
 	struct vd__call *call;
+	bool served;			/* and stays until that is sent */
 	pthread_cond_t cond;
 };
 
@@ -106,6 +113,7 @@ struct vd__conn {
 	int kick_fd;			/* [I] eventfd: out of poll with you */
 	_Atomic(int) error;		/* [a] why it has ended; 0: it has not */
 	_Atomic(size_t) inbufs;		/* [a] bytes */
+	_Atomic(bool) more;		/* [ia] messages left in a buffer */
 
 	struct slot slots[MAX_CALLS];	/* [c] */
 	uint16_t next_id;		/* [c] */
@@ -113,6 +121,7 @@ struct vd__conn {
 	_Atomic(size_t) nlost;		/* [ca] used slots without a call */
 	_Atomic(size_t) nlarge;		/* [ca] calls out for much */
 	_Atomic(size_t) queued;		/* [oa] bytes, in both streams */
+	_Atomic(bool) full;		/* [oa] too many in one of them */
 	struct calls pending;		/* [c] with done; by deadline */
 	struct calls ended;		/* [c] with done */
 	_Atomic(size_t) nended;		/* [ca] */
@@ -122,7 +131,9 @@ struct vd__conn {
 	TAILQ_HEAD(, command) commands;	/* [c] */
 	_Atomic(size_t) ncommands;	/* [ca] */
 	size_t ncmd_fds;		/* [c] */
-	_Atomic(unsigned int) serving;	/* [a] */
+	unsigned int serving;		/* [c] how often, nested */
+	pthread_t server;		/* [c] who, if serving */
+	struct vd__waiter *nested;	/* [c] waits inside of serving */
 };
 
 /* --- life ---------------------------------------------------------------- */
@@ -261,12 +272,16 @@ drop_held(struct vd__stream *st)
 static void
 count_queued(struct vd__conn *c)
 {
-	size_t n = 0;
+	bool full = false;
 	unsigned int i;
+	size_t n = 0;
 
-	for (i = 0; i < c->nstreams; i++)
+	for (i = 0; i < c->nstreams; i++) {
 		n += c->streams[i].queued;
+		full = full || vd__stream_full(&c->streams[i], c->max_queued);
+	}
 	atomic_store_explicit(&c->queued, n, memory_order_relaxed);
+	atomic_store(&c->full, full);
 }
 
 /*
@@ -454,9 +469,13 @@ appetite(struct vd__conn *c, const struct vd__stream *st)
 	    LOOK : SIZE_MAX);
 }
 
-/* Take one message from a stream: 1, 0 if none is whole, or -1. */
+/*
+ * Take one message from a stream: 1, 0 if none is whole, or -1.  Without
+ * receive only from its buffer.
+ */
 static int
-read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m)
+read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m,
+    bool receive)
 {
 	struct vd_hdr hdr;
 	size_t need;
@@ -464,6 +483,8 @@ read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m)
 
 	for (;;) {
 		if (st->place_left > 0) {
+			if (!receive)
+				return (0);
 			rv = vd__stream_placed(st, m);
 			return (rv == -1 ? broken(c, errno) : rv);
 		}
@@ -473,6 +494,8 @@ read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m)
 			vd__stream_take(st, &hdr, m);
 			return (1);
 		}
+		if (!receive)
+			return (0);
 		if (need > sizeof(hdr) && try_place(c, st, &hdr))
 			continue;
 		rv = vd__stream_fill(st, need, appetite(c, st));
@@ -593,6 +616,55 @@ queue_command(struct vd__conn *c, struct vd__msg *m)
 	return (0);
 }
 
+/* Serves already, or could: this thread, with lock held. */
+static bool
+may_serve(struct vd__conn *c)
+{
+	return (serves(c) && vd__conn_queued(c) <= MAX_ANSWERS &&
+	    (c->serving == 0 || pthread_equal(c->server, pthread_self())));
+}
+
+/*
+ * Does who waits for replies read this stream?  With a twin, commands that are
+ * not for us to serve stay in theirs.
+ */
+static bool
+heeds(const struct vd__conn *c, const struct vd__stream *st)
+{
+	return (c->nstreams == 1 || st == c->ours || serves(c));
+}
+
+/* A command that comes where only replies may. */
+static bool
+is_astray(const struct vd__conn *c, const struct vd__msg *m)
+{
+	return (c->nstreams > 1 && m->from == c->ours && is_command(m));
+}
+
+/* A twin of ours by which nothing is due. */
+static bool
+is_idle(const struct vd__conn *c, const struct vd__stream *st)
+{
+	return (st == &c->streams[1] && st == c->ours &&
+	    c->npending + c->nlost == 0);
+}
+
+/* See whether messages, or what can be none, are left in the buffers. */
+static void
+look_for_more(struct vd__conn *c)
+{
+	struct vd_hdr hdr;
+	bool more = false;
+	unsigned int i;
+	size_t need;
+
+	for (i = 0; i < c->nstreams; i++)
+		more = more || (!is_idle(c, &c->streams[i]) &&
+		    c->streams[i].place_left == 0 &&
+		    vd__stream_peek(&c->streams[i], &hdr, &need) != 0);
+	atomic_store(&c->more, more);
+}
+
 /*
  * Read all that is there, and file it, with in_lock held: 0, or -1.  *told is
  * set if others have to hear of it.  Commands that we are to serve ourselves
@@ -601,28 +673,35 @@ queue_command(struct vd__conn *c, struct vd__msg *m)
 static int
 read_all(struct vd__conn *c, bool *told, int64_t until)
 {
+	bool receive = true, serving;
 	struct vd__msg m;
 	unsigned int i;
-	int rv;
+	int rv = 0;
 
-	for (i = 0; i < c->nstreams; i++) {
-		while ((rv = read_message(c, &c->streams[i], &m)) == 1) {
-			if (is_command(&m)) {
+	pthread_mutex_lock(&c->lock);
+	serving = may_serve(c);
+	pthread_mutex_unlock(&c->lock);
+	for (i = 0; i < c->nstreams && rv != -1; i++) {
+		if (!heeds(c, &c->streams[i]))
+			continue;
+		while ((rv = read_message(c, &c->streams[i], &m,
+		    receive)) == 1) {
+			if (is_command(&m) && !is_astray(c, &m)) {
 				if (queue_command(c, &m) == -1)
 					return (-1);
 				*told = true;
-			} else if (!file_reply(c, &m, told)) {
+			} else if (is_command(&m) || !file_reply(c, &m, told)) {
 				vd__msg_close(&m);
 				return (broken(c, EPROTO));
 			}
+			/* What has been received is filed in any case. */
 			if ((until != -1 && vd__now_ms() > until) ||
-			    (serves(c) && c->ncommands >= SERVE_BATCH))
-				return (0);
+			    (serving && c->ncommands >= SERVE_BATCH))
+				receive = false;
 		}
-		if (rv == -1)
-			return (-1);
 	}
-	return (0);
+	look_for_more(c);
+	return (rv);
 }
 
 /* Take the next message that is no reply to a call: with in_lock held. */
@@ -644,11 +723,13 @@ next_message(struct vd__conn *c, struct vd__msg *m, bool *told)
 	}
 	for (i = c->nstreams; i-- > 0;) {
 		st = &c->streams[i];
-		/* Nothing but replies comes that way. */
-		if (c->nstreams > 1 && st == c->ours &&
-		    c->npending + c->nlost == 0)
+		if (is_idle(c, st))
 			continue;
-		while ((rv = read_message(c, st, m)) == 1) {
+		while ((rv = read_message(c, st, m, true)) == 1) {
+			if (is_astray(c, m)) {
+				vd__msg_close(m);
+				return (broken(c, EPROTO));
+			}
 			if (is_command(m) || !file_reply(c, m, told))
 				return (1);
 		}
@@ -669,7 +750,15 @@ vd__conn_next(struct vd__conn *c, struct vd__msg *m)
 		return (-1);
 	pthread_mutex_lock(&c->in_lock);
 	rv = next_message(c, m, &told);
+	look_for_more(c);
 	pthread_mutex_unlock(&c->in_lock);
+	/* The socket tells the leader nothing of what we have left. */
+	if (c->more && c->npending > 0) {
+		pthread_mutex_lock(&c->lock);
+		if (c->polling)
+			kick(c);
+		pthread_mutex_unlock(&c->lock);
+	}
 	return (result(c, rv));
 }
 
@@ -698,23 +787,7 @@ vd__conn_pump(struct vd__conn *c)
 bool
 vd__conn_ready(struct vd__conn *c)
 {
-	struct vd_hdr hdr;
-	unsigned int i;
-	bool ready;
-	size_t need;
-
-	if (is_closed(c))
-		return (false);
-	ready = c->ncommands > 0;
-	/* Another reader tells of what it finds. */
-	if (ready || pthread_mutex_trylock(&c->in_lock) != 0)
-		return (ready);
-	/* A header that breaks the stream has to be looked at, too. */
-	for (i = 0; i < c->nstreams; i++)
-		ready = ready || (c->streams[i].place_left == 0 &&
-		    vd__stream_peek(&c->streams[i], &hdr, &need) != 0);
-	pthread_mutex_unlock(&c->in_lock);
-	return (ready);
+	return (!is_closed(c) && (c->ncommands > 0 || c->more));
 }
 
 /* --- sending ------------------------------------------------------------- */
@@ -741,16 +814,7 @@ vd__conn_queued_on(struct vd__conn *c, bool twin)
 bool
 vd__conn_full(struct vd__conn *c)
 {
-	bool full = false;
-	unsigned int i;
-
-	if (vd__conn_queued(c) == 0)
-		return (false);
-	pthread_mutex_lock(&c->out_lock);
-	for (i = 0; i < c->nstreams; i++)
-		full = full || vd__stream_full(&c->streams[i], c->max_queued);
-	pthread_mutex_unlock(&c->out_lock);
-	return (full);
+	return (atomic_load(&c->full));
 }
 
 int
@@ -850,8 +914,10 @@ put(struct vd__conn *c, struct vd__stream *st, struct vd_hdr *hdr,
 	if (rv == 0) {
 		rv = vd__stream_put(st, hdr, iov, iovcnt, fds, nfds, call,
 		    c->forced);
-		if (rv != 1)
+		err = errno;
+		if (rv != 1 || vd__conn_queued(c) > 0)
 			count_queued(c);
+		errno = err;
 	}
 	err = errno;
 	pthread_mutex_unlock(&c->out_lock);
@@ -1090,34 +1156,33 @@ vd__conn_pending(struct vd__conn *c)
 
 /* --- waiting ------------------------------------------------------------- */
 
-/* Serve, or refuse, commands that came while we wait. */
-static void
+/* Serve, or refuse, commands that came while we wait: was there any? */
+static bool
 serve_commands(struct vd__conn *c)
 {
 	struct vd__msg m;
-	bool got;
+	unsigned int depth;
+	bool any = false;
 
-	for (;;) {
-		pthread_mutex_lock(&c->lock);
-		got = pop_command(c, &m);
+	pthread_mutex_lock(&c->lock);
+	while (may_serve(c) && pop_command(c, &m)) {
+		c->server = pthread_self();
+		depth = ++c->serving;
 		pthread_mutex_unlock(&c->lock);
-		if (!got)
-			return;
-		/* A peer that asks and asks, and never reads the answers. */
-		if (vd__conn_queued(c) > 2 * VD_MAX_MSG_SIZE)
-			broken(c, EPROTO);
-		else if (c->ops->serve == NULL)
+		any = true;
+		if (c->ops->serve == NULL)
 			vd__conn_error(c, &m, ENOSYS);
-		else if (atomic_fetch_add_explicit(&c->serving, 1,
-		    memory_order_relaxed) < MAX_SERVING)
+		else if (depth <= MAX_SERVING)
 			c->ops->serve(c->arg, &m);
 		else
 			vd__conn_error(c, &m, EDEADLK);
-		if (c->ops->serve != NULL)
-			atomic_fetch_sub_explicit(&c->serving, 1,
-			    memory_order_relaxed);
 		vd__msg_close(&m);
+		/* Until this is undone others leave commands to us. */
+		pthread_mutex_lock(&c->lock);
+		c->serving--;
 	}
+	pthread_mutex_unlock(&c->lock);
+	return (any);
 }
 
 /* Sleep until the sockets have something, or a kick, or the time is up. */
@@ -1132,15 +1197,21 @@ sleep_in_poll(struct vd__conn *c, int64_t deadline)
 
 	pthread_mutex_lock(&c->out_lock);
 	for (i = 0; i < c->nstreams; i++) {
-		pfd[i].fd = c->streams[i].fd;
-		pfd[i].events = POLLIN;
+		pfd[i].fd = -1;
+		pfd[i].events = 0;
+		if (heeds(c, &c->streams[i]))
+			pfd[i].events = POLLIN;
 		if (c->streams[i].queued > 0)
 			pfd[i].events |= POLLOUT;
+		if (pfd[i].events != 0)
+			pfd[i].fd = c->streams[i].fd;
 	}
 	pthread_mutex_unlock(&c->out_lock);
 	pfd[i] = (struct pollfd){ .fd = c->kick_fd, .events = POLLIN };
 	do {
 		if (deadline != -1 && (left = deadline - vd__now_ms()) < 0)
+			left = 0;
+		if (c->more)
 			left = 0;
 		rv = poll(pfd, c->nstreams + 1,
 		    left > INT32_MAX ? INT32_MAX : (int)left);
@@ -1152,7 +1223,20 @@ sleep_in_poll(struct vd__conn *c, int64_t deadline)
 	return (0);
 }
 
-/* Let another thread lead, as we will not: with lock held. */
+/* Has it got what it waits for?  With lock held. */
+static bool
+is_over(struct vd__conn *c, const struct vd__waiter *w)
+{
+	if (w->call != NULL && w->call->state != ENDED)
+		return (false);
+	/* What only we would send we do not leave behind. */
+	return ((w->call != NULL && !w->served) || !vd__conn_full(c));
+}
+
+/*
+ * Let another thread lead, as we will not: with lock held.  Who has what it
+ * waits for may not have heard of it, and is no leader.
+ */
 static void
 pass_lead(struct vd__conn *c)
 {
@@ -1160,10 +1244,9 @@ pass_lead(struct vd__conn *c)
 
 	c->leader = NULL;
 	TAILQ_FOREACH(w, &c->waiters, link) {
-		if (w->call == NULL || w->call->state == PENDING) {
-			pthread_cond_signal(&w->cond);
+		pthread_cond_signal(&w->cond);
+		if (!is_over(c, w))
 			return;
-		}
 	}
 }
 
@@ -1174,8 +1257,37 @@ tell_of_room(struct vd__conn *c)
 	struct vd__waiter *w;
 
 	TAILQ_FOREACH(w, &c->waiters, link)
-		if (w->call == NULL)
+		if (w->call == NULL || w->served)
 			pthread_cond_signal(&w->cond);
+}
+
+/* Are there commands for us?  Those for another who waits: tell it. */
+static bool
+has_to_serve(struct vd__conn *c)
+{
+	if (!serves(c) || c->ncommands == 0)
+		return (false);
+	if (may_serve(c))
+		return (true);
+	if (c->nested != NULL && c->nested != c->leader)
+		pthread_cond_signal(&c->nested->cond);
+	return (false);
+}
+
+/* Serve, while somebody else leads: what we do may take long, and may wait. */
+static void
+serve_aside(struct vd__conn *c, struct vd__waiter *self)
+{
+	pthread_mutex_lock(&c->lock);
+	TAILQ_REMOVE(&c->waiters, self, link);
+	if (c->leader == self)
+		pass_lead(c);
+	pthread_mutex_unlock(&c->lock);
+	if (serve_commands(c))
+		self->served = true;
+	pthread_mutex_lock(&c->lock);
+	TAILQ_INSERT_TAIL(&c->waiters, self, link);
+	pthread_mutex_unlock(&c->lock);
 }
 
 /* Be the leader for once: sleep, send, read. */
@@ -1195,18 +1307,12 @@ lead(struct vd__conn *c, struct vd__waiter *self, int64_t deadline)
 		pthread_mutex_unlock(&c->in_lock);
 	}
 	result(c, rv);
-	serving = serves(c) && c->ncommands > 0;
 	pthread_mutex_lock(&c->lock);
 	tell_of_room(c);
-	/* What we serve may take long, and may wait for the peer itself. */
-	if (serving) {
-		TAILQ_REMOVE(&c->waiters, self, link);
-		pass_lead(c);
-		TAILQ_INSERT_TAIL(&c->waiters, self, link);
-	}
+	serving = has_to_serve(c);
 	pthread_mutex_unlock(&c->lock);
 	if (serving)
-		serve_commands(c);
+		serve_aside(c, self);
 	else if (told && c->ops->wake != NULL)
 		c->ops->wake(c->arg);
 	return (rv == -1 ? -1 : 0);
@@ -1237,71 +1343,88 @@ sleep_in_line(struct vd__conn *c, struct vd__waiter *w, int64_t deadline)
 	pthread_cond_timedwait(&w->cond, &c->lock, &ts);
 }
 
-/* Has call ended; or with none, is there room in the queue? */
-static bool
-is_over(struct vd__conn *c, const struct vd__call *call)
+/* In line, or out of it when it is our turn: with lock held. */
+static struct vd__waiter *
+enter(struct vd__conn *c, struct vd__waiter *w)
 {
-	bool over;
+	struct vd__waiter *outer = c->nested;
 
-	if (call == NULL)
-		return (!vd__conn_full(c));
-	pthread_mutex_lock(&c->lock);
-	over = call->state == ENDED;
-	pthread_mutex_unlock(&c->lock);
-	return (over);
+	if (w->call != NULL)
+		w->call->waiter = w;
+	TAILQ_INSERT_TAIL(&c->waiters, w, link);
+	if (c->serving > 0 && pthread_equal(c->server, pthread_self()))
+		c->nested = w;
+	return (outer);
 }
 
-/* Wait for that: 0; or -1, ETIMEDOUT or the end of the connection. */
+static void
+leave(struct vd__conn *c, struct vd__waiter *w, struct vd__waiter *outer)
+{
+	if (w->call != NULL)
+		w->call->waiter = NULL;
+	TAILQ_REMOVE(&c->waiters, w, link);
+	if (c->nested == w)
+		c->nested = outer;
+	/* The lead may have fallen to us, who have no more use for it. */
+	if (c->leader == NULL || c->leader == w)
+		pass_lead(c);
+}
+
+/*
+ * Wait until call has ended; or with none, until there is room in the queue: 0;
+ * or -1, ETIMEDOUT or the end of the connection.
+ */
 static int
 wait_for(struct vd__conn *c, struct vd__call *call, int64_t deadline)
 {
-	struct vd__waiter w;
-	bool over;
+	struct vd__waiter w, *outer;
+	bool over, serving, tried = false;
 	int rv = 0, saved;
 
 	init_waiter(&w);
 	w.call = call;
+	w.served = false;
 	pthread_mutex_lock(&c->lock);
-	if (call != NULL)
-		call->waiter = &w;
-	TAILQ_INSERT_TAIL(&c->waiters, &w, link);
-	pthread_mutex_unlock(&c->lock);
-	while (!(over = is_over(c, call)) && rv == 0) {
+	outer = enter(c, &w);
+	for (;;) {
+		if ((over = call != NULL && is_over(c, &w)) || rv == -1)
+			break;
 		if (!is_open(c)) {
 			rv = -1;
 			break;
 		}
-		if (deadline != -1 && vd__now_ms() >= deadline) {
+		if ((over = is_over(c, &w)))
+			break;
+		/* Without any time what is there already counts. */
+		if (tried && deadline != -1 && vd__now_ms() >= deadline) {
 			errno = ETIMEDOUT;
 			rv = -1;
 			break;
 		}
-		pthread_mutex_lock(&c->lock);
-		if (call != NULL && call->state == ENDED) {
-			pthread_mutex_unlock(&c->lock);
-			continue;
-		}
+		tried = true;
 		if (c->leader != NULL && c->leader != &w) {
-			sleep_in_line(c, &w, deadline);
+			serving = c->nested == &w && has_to_serve(c);
+			if (!serving) {
+				sleep_in_line(c, &w, deadline);
+				continue;
+			}
 			pthread_mutex_unlock(&c->lock);
-			continue;
+			serve_aside(c, &w);
+		} else {
+			c->leader = &w;
+			c->polling = true;
+			pthread_mutex_unlock(&c->lock);
+			rv = lead(c, &w, deadline);
 		}
-		c->leader = &w;
-		c->polling = true;
-		pthread_mutex_unlock(&c->lock);
-		rv = lead(c, &w, deadline);
+		saved = errno;
+		pthread_mutex_lock(&c->lock);
+		errno = saved;
 	}
 	saved = errno;
-	pthread_mutex_lock(&c->lock);
-	if (call != NULL)
-		call->waiter = NULL;
-	TAILQ_REMOVE(&c->waiters, &w, link);
-	/* The lead may have fallen to us, who have no more use for it. */
-	if (c->leader == NULL || c->leader == &w)
-		pass_lead(c);
+	leave(c, &w, outer);
 	pthread_mutex_unlock(&c->lock);
-	errno = saved;
 	pthread_cond_destroy(&w.cond);
+	errno = saved;
 	return (over ? 0 : rv);
 }
 
@@ -1335,6 +1458,7 @@ vd__conn_call(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
     int iovcnt, const int *fds, size_t nfds, int timeout_ms,
     struct vd__msg *reply)
 {
+	int64_t deadline = timeout_ms < 0 ? -1 : vd__now_ms() + timeout_ms;
 	struct vd__call call;
 
 	memset(reply, 0, sizeof(*reply));
@@ -1344,8 +1468,7 @@ vd__conn_call(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
 	while (vd__conn_send(c, &call, cmd, iov, iovcnt, fds, nfds,
 	    timeout_ms) == -1)
 		if (errno != ENOBUFS || !vd__conn_full(c) ||
-		    wait_for(c, NULL, timeout_ms < 0 ? -1 :
-		    vd__now_ms() + timeout_ms) == -1)
+		    wait_for(c, NULL, deadline) == -1)
 			return (-1);
 	if (vd__conn_await(c, &call) == -1)
 		return (-1);
@@ -1375,4 +1498,19 @@ vd__conn_post(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
 	if (put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, NULL) == -1)
 		return (result(c, -1));
 	return (vd__conn_full(c) ? wait_for(c, NULL, deadline) : 0);
+}
+
+int
+vd__conn_run(struct vd__conn *c, int timeout_ms)
+{
+	bool told;
+
+	if (vd__conn_flush(c) == -1 || pump(c, &told) == -1)
+		return (-1);
+	if (!serve_commands(c))
+		return (0);
+	if (wait_for(c, NULL, timeout_ms < 0 ? -1 :
+	    vd__now_ms() + timeout_ms) == -1 && errno != ETIMEDOUT)
+		return (-1);
+	return (1);
 }

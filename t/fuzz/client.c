@@ -17,7 +17,13 @@ static struct input in;
 static struct vd_client *client;
 static int fd;				/* the server's end */
 static uint16_t id;			/* of the client's next command */
+static uint16_t given_up[16];		/* of those that timed out */
+static unsigned int nr_given_up;
+static int errno_of_call;
 static int memfd, event;
+
+/* An id has the number of a slot below, and above how often it was used. */
+#define SLOTS		1024u
 
 /* Take what the client has sent: what it asks next has the next id. */
 static void
@@ -27,9 +33,16 @@ drain(void)
 	int spare = 0;
 
 	while (v_recv(fd, &r) && spare++ < 64) {
-		if ((r.hdr.flags & VD_TYPE_MASK) == VD_TYPE_COMMAND)
-			id = (uint16_t)(r.hdr.id + 1);
 		v_close_fds(&r);
+		if ((r.hdr.flags & VD_TYPE_MASK) != VD_TYPE_COMMAND ||
+		    (r.hdr.flags & VD_NO_REPLY) != 0)
+			continue;
+		/* The slot is free again, or the next one's turn has come. */
+		id = (uint16_t)(r.hdr.id + SLOTS);
+		if (errno_of_call != ETIMEDOUT)
+			continue;
+		given_up[nr_given_up++ % F_COUNT(given_up)] = r.hdr.id;
+		id = (uint16_t)((r.hdr.id + 1) % SLOTS + SLOTS);
 	}
 	v_close_fds(&r);
 }
@@ -39,7 +52,8 @@ static void
 answer(uint16_t cmd, size_t nth)
 {
 	const uint8_t how = (uint8_t)next(&in, 1);
-	struct vd_hdr h = { (uint16_t)(id + nth), cmd, 0, VD_TYPE_REPLY, 0 };
+	struct vd_hdr h = { (uint16_t)(id + nth * SLOTS), cmd, 0,
+	    VD_TYPE_REPLY, 0 };
 	uint8_t buf[sizeof(h) + 255];
 	int fds[16];
 	size_t len, nfds = 0, i;
@@ -56,7 +70,8 @@ answer(uint16_t cmd, size_t nth)
 		/* One field of the header is wrong, or just different. */
 		switch (next_below(&in, 5)) {
 		case 0:
-			h.id = (uint16_t)next(&in, 2);
+			h.id = nr_given_up > 0 ? given_up[next(&in, 1) %
+			    F_COUNT(given_up)] : (uint16_t)next(&in, 2);
 			break;
 		case 1:
 			h.cmd = (uint16_t)next(&in, 1);
@@ -111,6 +126,7 @@ step(void)
 
 	for (i = 0; i < n; i++)
 		answer(cmds[what], i);
+	errno = 0;
 	switch (what) {
 	case 0:
 		vd_client_device_info(client, &device);
@@ -152,6 +168,7 @@ step(void)
 		vd_client_reset(client);
 		break;
 	}
+	errno_of_call = errno;
 	drain();
 }
 
@@ -161,7 +178,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* As generous as a server may be, so that all is tried. */
 	static const char json[] = "\0\0\1\0{\"capabilities\":"
 	    "{\"max_msg_fds\":8,\"max_data_xfer_size\":1024}}";
-	struct vd_hdr h = { 0, VD_CMD_VERSION, 0, VD_TYPE_REPLY, 0 };
+	struct vd_hdr h = { SLOTS, VD_CMD_VERSION, 0, VD_TYPE_REPLY, 0 };
 	struct vd_client_limits limits;
 	unsigned int before, i;
 	uint8_t buf[1024];
@@ -174,7 +191,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	before = count_fds();
 	in = (struct input){ data, size };
-	id = 0;
+	id = SLOTS;
+	nr_given_up = 0;
+	memset(given_up, 0, sizeof(given_up));
 	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
 	fd = sv[1];
 	check(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
