@@ -134,11 +134,10 @@ vd__server_twin(struct vd_server *s, int *fd)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == -1)
 		return (errno);
 	/* Ours never blocks; the other end is as the client makes it. */
-	if (vd__sock_adopt(sv[0], false) == -1 || watch(s, sv[0], 0) == -1) {
+	if (vd__sock_adopt(sv[0], false) == -1) {
 		err = errno;
 	} else if (vd__conn_set_twin(s->conn, sv[0], true) == -1) {
 		err = ENOMEM;
-		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, sv[0], NULL);
 	} else {
 		s->twin_fd = sv[0];
 		s->twin_events = 0;
@@ -158,8 +157,9 @@ drop_client(struct vd_server *s, const char *why)
 		return;
 	vd__log(s, LOG_INFO, "client is gone: %s", why);
 	epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->conn_fd, NULL);
-	if (s->twin_fd != -1)
+	if (s->twin_events != 0)
 		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->twin_fd, NULL);
+	s->twin_events = 0;
 	vd__messages_detach(s);
 	vd__conn_destroy(s->conn);
 	s->conn = NULL;
@@ -288,8 +288,10 @@ hear_posts(struct vd_server *s)
 		return;
 	/* First the flag: what is posted from here on is told again. */
 	atomic_store(&s->posted, false);
-	if (read(s->post_fd, &n, sizeof(n)) == -1)
-		return;			/* it is about to be written */
+	if (read(s->post_fd, &n, sizeof(n)) == -1) {
+		atomic_store(&s->posted, true);	/* is about to be written */
+		return;
+	}
 	vd__messages_run(s);
 }
 
@@ -303,10 +305,11 @@ hung_up(const struct vd_server *s)
 	    (pfd.revents & (POLLHUP | POLLERR)) != 0);
 }
 
-/* Take replies, and no commands: as vd_server_run(). */
+/* While no commands are taken: see to replies, as vd_server_run(). */
 static int
-run_replies(struct vd_server *s)
+see_to_calls(struct vd_server *s)
 {
+	/* What nothing moves without may itself wait for replies. */
 	if (vd__conn_pending(s->conn) > 0 && vd__conn_pump(s->conn) == -1)
 		return (lose(s, why_lost(errno)));
 	if (vd__conn_finish(s->conn) > 0)
@@ -328,8 +331,7 @@ run_parked(struct vd_server *s)
 			return (lose(s, why_lost(errno)));
 		return (1);
 	}
-	/* What it waits for may itself wait for replies. */
-	return (run_replies(s));
+	return (see_to_calls(s));
 }
 
 /* Was memory touched that this client has shared, and has taken away? */
@@ -370,7 +372,7 @@ step(struct vd_server *s)
 		return (run_parked(s));
 	/* A client that does not read what it asked for asks in vain. */
 	if (vd__conn_full(s->conn))
-		return (run_replies(s));
+		return (see_to_calls(s));
 	if ((rv = vd__conn_next(s->conn, &m)) == -1)
 		return (lose(s, why_lost(errno)));
 	if (rv == 0) {
@@ -395,6 +397,19 @@ rewatch(struct vd_server *s, int fd, uint32_t *now, uint32_t events)
 	if (fd != -1 && *now != events &&
 	    epoll_ctl(s->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0)
 		*now = events;
+}
+
+/* One that is not watched at all with no events: not for its end, either. */
+static void
+rewatch_twin(struct vd_server *s, uint32_t events)
+{
+	struct epoll_event ev = { .events = events };
+	int op = s->twin_events == 0 ? EPOLL_CTL_ADD :
+	    events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+
+	if (s->twin_fd != -1 && s->twin_events != events &&
+	    epoll_ctl(s->epoll_fd, op, s->twin_fd, &ev) == 0)
+		s->twin_events = events;
 }
 
 /* Is there something to do that no socket tells of? */
@@ -427,9 +442,8 @@ attend(struct vd_server *s)
 	if (calls && s->connected && s->until == 0 &&
 	    (ms = vd__conn_expire(s->conn)) >= 0)
 		vd__server_set_timer(s, ms > 0 ? ms : 1);
-	rewatch(s, s->twin_fd, &s->twin_events, (calls ? EPOLLIN : 0) |
-	    (s->twin_fd != -1 && vd__conn_queued_on(s->conn, true) > 0 ?
-	    EPOLLOUT : 0));
+	rewatch_twin(s, (calls ? EPOLLIN : 0) |
+	    (vd__conn_queued_on(s->conn, true) > 0 ? EPOLLOUT : 0));
 	atomic_store(&s->attentive, calls);
 }
 
@@ -446,7 +460,8 @@ settle(struct vd_server *s)
 		attend(s);
 		if (vd__conn_queued_on(s->conn, false) > 0)
 			events |= EPOLLOUT;
-		if (vd__conn_pending(s->conn) > 0 ||
+		/* With a twin no replies come this way. */
+		if ((vd__conn_pending(s->conn) > 0 && s->twin_fd == -1) ||
 		    (!s->parked.active && !vd__conn_full(s->conn)))
 			events |= EPOLLIN;
 		rewatch(s, s->conn_fd, &s->conn_events, events);
