@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Our server and our client with each other: every command, with every option,
+ * through a relay that passes on bytes one by one or all that is there, takes
+ * away descriptors, or cuts the connection at any byte.
+ */
+
+#include <sys/eventfd.h>
+#include <sys/wait.h>
+
+#include <pthread.h>
+
+#include "libvfudma/internal.h"
+#include "t/vfu.h"
+
+#define DMA_LEN		3000u
+#define MESSAGES	256
+
+struct option {
+	bool bytes, forced, twin, no_fds;
+	int cut_way;			/* 0: the client's bytes, 1: the server's */
+	size_t cut;			/* after so many of them; 0: never */
+};
+
+static struct v_dev dev;
+static struct mt_topology *topology;	/* the client's memory */
+static struct mt_region *memory;
+static struct mt_space *space;
+static int memfd, event;
+static const char *failed;		/* where the last session did */
+static _Atomic(bool) *dma_done;		/* shared by both processes */
+
+/* --- the relay ----------------------------------------------------------- */
+
+static const char key[] = "\"max_msg_fds\":";
+
+/* One direction. */
+struct way {
+	int from, to;
+	const struct option *o;
+	int number;
+	size_t passed;
+	size_t matched;			/* bytes of key, then its digits */
+	struct vd_hdr hdr;		/* of the message that passes */
+	size_t at;			/* in it */
+	size_t ends[MESSAGES];		/* where messages end */
+	unsigned int nends;
+};
+
+static struct way ways[2];
+
+/* "max_msg_fds":8 becomes "max_msg_fds":0. */
+static void
+hide_fds(struct way *w, char *c)
+{
+	if (w->matched < sizeof(key) - 1)
+		w->matched = *c == key[w->matched] ? w->matched + 1 :
+		    *c == key[0];
+	else if (*c >= '0' && *c <= '9')
+		*c = w->matched++ == sizeof(key) - 1 ? '0' : ' ';
+	else
+		w->matched = 0;
+}
+
+static void
+note(struct way *w, uint8_t c)
+{
+	if (w->at < sizeof(w->hdr))
+		((uint8_t *)&w->hdr)[w->at] = c;
+	w->at++;
+	w->passed++;
+	if (w->at >= sizeof(w->hdr) && w->at == w->hdr.size) {
+		w->at = 0;
+		if (w->nends < MESSAGES)
+			w->ends[w->nends++] = w->passed;
+	}
+}
+
+/* Pass on what is there: false at the end. */
+static bool
+pass(struct way *w)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(16 * sizeof(int))];
+	} control;
+	static uint8_t buf[65536];
+	struct iovec iov = { buf, w->o->bytes ? 1 : sizeof(buf) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1,
+	    .msg_control = control.buf,
+	    .msg_controllen = sizeof(control.buf) };
+	struct cmsghdr *c;
+	int fds[16];
+	size_t nfds = 0;
+	ssize_t n, i;
+	bool sent;
+
+	if (w->o->cut > 0 && w->number == w->o->cut_way) {
+		if (w->passed == w->o->cut)
+			return (false);
+		if (iov.iov_len > w->o->cut - w->passed)
+			iov.iov_len = w->o->cut - w->passed;
+	}
+	n = recvmsg(w->from, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n <= 0)
+		return (n == -1 && errno == EAGAIN);
+	for (c = CMSG_FIRSTHDR(&msg); c != NULL; c = CMSG_NXTHDR(&msg, c)) {
+		nfds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		memcpy(fds, CMSG_DATA(c), nfds * sizeof(int));
+	}
+	for (i = 0; i < n; i++) {
+		if (w->o->no_fds)
+			hide_fds(w, (char *)&buf[i]);
+		note(w, buf[i]);
+	}
+	sent = v_send_raw(w->to, buf, (size_t)n, fds, nfds);
+	while (nfds > 0)
+		close(fds[--nfds]);
+	return (sent);
+}
+
+static void *
+relay(void *arg)
+{
+	struct pollfd pfd[2];
+	bool goes_on = true;
+	int i;
+
+	(void)arg;
+	for (i = 0; i < 2; i++)
+		pfd[i] = (struct pollfd){ .fd = ways[i].from,
+		    .events = POLLIN };
+	while (goes_on && poll(pfd, 2, 20000) > 0)
+		for (i = 0; i < 2; i++)
+			if (pfd[i].revents != 0)
+				goes_on = pass(&ways[i]) && goes_on;
+	close(ways[0].from);
+	close(ways[1].from);
+	return (NULL);
+}
+
+/* --- the server ---------------------------------------------------------- */
+
+static uint8_t dma_data[DMA_LEN], dma_back[DMA_LEN];
+static struct vd_dma_access access_of = { 0x2000, DMA_LEN };
+
+static void
+dma_read_done(struct vd__call *call)
+{
+	if (call->err != 0)
+		return;
+	*dma_done = call->placed && memcmp(dma_data, dma_back, DMA_LEN) == 0;
+	vd__msg_close(&call->reply);
+}
+
+static void
+dma_write_done(struct vd__call *call)
+{
+	static struct iovec iov = { &access_of, sizeof(access_of) };
+
+	if (call->err != 0)
+		return;
+	vd__msg_close(&call->reply);
+	*call = (struct vd__call){ .done = dma_read_done, .data = dma_back,
+	    .data_len = DMA_LEN, .head = sizeof(access_of) };
+	vd__conn_send(dev.s->conn, call, VD_CMD_DMA_READ, &iov, 1, NULL, 0,
+	    10000);
+}
+
+/* Write to the client's memory, and read it back. */
+static void
+do_dma(void)
+{
+	static struct vd__call call;
+	static struct iovec iov[2] = { { &access_of, sizeof(access_of) },
+	    { dma_data, DMA_LEN } };
+
+	call = (struct vd__call){ .done = dma_write_done };
+	vd__conn_send(dev.s->conn, &call, VD_CMD_DMA_WRITE, iov, 2, NULL, 0,
+	    10000);
+	vd__server_wake(dev.s);
+}
+
+/* Runs until the client is gone. */
+static void *
+server(void *arg)
+{
+	(void)arg;
+	do {
+		v_readable(vd_server_fd(dev.s), 20000);
+		if (dev.val == 0xd3a && dev.s->conn != NULL) {
+			dev.val = 0;
+			do_dma();
+		}
+	} while (vd_server_run(dev.s) != -1);
+	return (NULL);
+}
+
+/* --- the client ---------------------------------------------------------- */
+
+#define try(expr)							\
+	do {								\
+		errno = 0;						\
+		if (!(expr)) {						\
+			failed = #expr;					\
+			return (false);					\
+		}							\
+	} while (0)
+
+static bool
+session(struct vd_client *c, const struct option *o)
+{
+	struct vd_client_region region;
+	struct vd_device_info device;
+	struct vd_irq_info irq;
+	uint8_t out[4096], in[4096] = { 0 };
+	int fds[3] = { event, event, event };
+	uint32_t val = 6;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(out); i++)
+		out[i] = (uint8_t)(i * 11 + 5);
+	/* The session before may have been cut short of this. */
+	if (v_readable(event, 0) && read(event, in, 8) != 8)
+		return (false);
+	try(vd_client_device_info(c, &device) == 0);
+	try(device.num_regions == VD_NUM_REGIONS);
+	for (i = 0; i < device.num_regions; i++) {
+		try(vd_client_region_info(c, i, &region) == 0);
+		vd__close(region.fd);
+		try(i != 0 || (region.fd == -1) == o->no_fds);
+	}
+	for (i = 0; i < device.num_irqs; i++)
+		try(vd_client_irq_info(c, i, &irq) == 0);
+	try(vd_client_irq_info(c, 77, &irq) == -1 && errno == EINVAL);
+	try(vd_client_write(c, VD_REGION_CONFIG, 4, &val, 2) == 0);
+	try(vd_client_read(c, VD_REGION_CONFIG, 0, in, 256) == 0);
+	try(in[0] == 0x58 && in[1] == 0x4e && (in[4] & 6) == 6);
+	try(vd_client_write(c, 0, 0x1000, out, sizeof(out)) == 0);
+	try(vd_client_read(c, 0, 0x1000, in, sizeof(in)) == 0);
+	try(memcmp(in, out, sizeof(in)) == 0);
+	try(vd_client_read(c, 0, 0x3000, in, 4) == -1 && errno == EIO);
+	try(vd_client_post(c, 0, 0x1004, "posted", 6) == 0);
+	try(vd_client_read(c, 0, 0x1004, in, 6) == 0);
+	try(memcmp(in, "posted", 6) == 0);
+	try(vd_client_dma_map(c, 0x100000, 0x4000, VD_DMA_READABLE, -1,
+	    0) == 0);
+	try(vd_client_dma_map(c, 0x100000, 0x1000, 1, -1, 0) == -1 &&
+	    errno == EEXIST);
+	if (o->no_fds) {
+		try(vd_client_dma_map(c, 0, 0x4000, 3, memfd, 0) == -1 &&
+		    errno == ENOTSUP);
+		try(vd_client_set_eventfds(c, VD_IRQ_MSIX, 0, 3, fds) == -1 &&
+		    errno == ENOTSUP);
+	} else {
+		try(vd_client_dma_map(c, 0, 0x4000, 3, memfd, 0) == 0);
+		try(vd_client_set_eventfds(c, VD_IRQ_MSIX, 0, 3, fds) == 0);
+		try(vd_client_set_eventfds(c, VD_IRQ_MSIX, 1, 1, NULL) == 0);
+		try(vd_client_set_irqs(c, VD_IRQ_MSIX, 2, 1,
+		    VD_IRQ_ACT_TRIGGER) == 0);
+		try(v_readable(event, 1000) &&
+		    read(event, in, 8) == 8 && in[0] == 1);
+		try(vd_client_dma_unmap(c, 0, 0x4000) == 0);
+	}
+	try(vd_client_set_irqs(c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_MASK) == 0);
+	try(vd_client_set_irqs(c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_UNMASK) == 0);
+	val = 0xd3a;
+	try(vd_client_write(c, 0, 0x10, &val, 4) == 0);
+	for (i = 0; i < 2000 && !*dma_done; i++)
+		try(vd_client_read(c, 0, 0x20, in, 4) == 0);
+	try(*dma_done);
+	try(mt_space_read(space, 0x2000, in, DMA_LEN, MT_ATTRS_NONE) ==
+	    MT_OK && memcmp(in, dma_data, DMA_LEN) == 0);
+	try(vd_client_dma_unmap(c, 0x100000, 0x4000) == 0);
+	try(vd_client_dma_unmap(c, 0x100000, 0x4000) == -1 &&
+	    errno == ENOENT);
+	try(vd_client_set_eventfds(c, VD_IRQ_MSIX, 0, 0, NULL) == 0);
+	try(vd_client_reset(c) == 0);
+	return (true);
+}
+
+/* One session; *err is what it failed with. */
+static bool
+play(const struct option *o, int *err)
+{
+	const struct vd_client_options co = { .timeout_ms = 10000,
+	    .no_twin = !o->twin, .force_queue = o->forced, .dma = space };
+	int near[2], far[2], i;
+	struct vd_client *c;
+	pthread_t th[2];
+	bool good = false;
+
+	must(vd_server_set_limits(dev.s, &(struct vd_server_limits){
+	    .force_queue = o->forced }) == 0);
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, near) == 0);
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) == 0);
+	must(vd_server_attach(dev.s, far[1]) == 0);
+	for (i = 0; i < 2; i++)
+		ways[i] = (struct way){ .from = i ? far[0] : near[1],
+		    .to = i ? near[1] : far[0], .o = o, .number = i };
+	*dma_done = false;
+	must(pthread_create(&th[0], NULL, relay, NULL) == 0);
+	must(pthread_create(&th[1], NULL, server, NULL) == 0);
+	failed = "vd_client_attach_with()";
+	if ((c = vd_client_attach_with(near[0], &co)) != NULL)
+		good = session(c, o);
+	*err = errno;
+	if (c == NULL)
+		close(near[0]);
+	vd_client_destroy(c);
+	for (i = 0; i < 2; i++)
+		must(pthread_join(th[i], NULL) == 0);
+	return (good);
+}
+
+static void
+test_matrix(void)
+{
+	struct option o = { 0 };
+	int i, err;
+
+	for (i = 0; i < 16; i++) {
+		o.bytes = (i & 1) != 0;
+		o.forced = (i & 2) != 0;
+		o.twin = (i & 4) != 0;
+		o.no_fds = (i & 8) != 0;
+		if (!ok(play(&o, &err), "%s%s%s%s", o.bytes ? "byte by byte" :
+		    "whole", o.forced ? ", queued" : "",
+		    o.twin ? ", twin" : "", o.no_fds ? ", no fds" : ""))
+			diag("%s: %s", failed, strerror(err));
+	}
+}
+
+/* --- cut short ----------------------------------------------------------- */
+
+/* Memory is closed when no reader is left, which may be a moment later. */
+static bool
+has_fds(unsigned int n)
+{
+	int i;
+
+	for (i = 0; i < 1000; i++) {
+		if (v_count_fds() == n)
+			return (true);
+		usleep(1000);
+	}
+	return (false);
+}
+
+static void
+test_cuts(bool twin)
+{
+	static size_t ends[2][MESSAGES];
+	unsigned int n[2], way, i, half, before, bad = 0, cuts = 0, seen = 0;
+	struct option o = { .twin = twin };
+	size_t first;
+	int err;
+
+	must(play(&o, &err));
+	for (way = 0; way < 2; way++) {
+		n[way] = ways[way].nends;
+		memcpy(ends[way], ways[way].ends, sizeof(ends[way]));
+	}
+	before = v_count_fds();
+	for (way = 0; way < 2; way++) {
+		for (i = 0; i < n[way]; i++) {
+			for (half = 0; half < 2; half++) {
+				first = i > 0 ? ends[way][i - 1] : 0;
+				o.cut_way = (int)way;
+				o.cut = half ? ends[way][i] :
+				    (first + ends[way][i]) / 2;
+				if (play(&o, &err)) {
+					/* This one polled less, or: the last. */
+					cuts += ways[way].passed == o.cut;
+					continue;
+				}
+				cuts++;
+				seen++;
+				if (err == ENOTCONN && !dev.s->connected &&
+				    dev.s->conn == NULL && has_fds(before))
+					continue;
+				bad++;
+				diag("cut %u of way %u: %s: %s, %u fds%s%s", i,
+				    way, failed, strerror(err),
+				    v_count_fds() - before, dev.s->connected ?
+				    ", connected" : "", dev.s->conn != NULL ?
+				    ", not dropped" : "");
+			}
+		}
+	}
+	is_int(bad, 0, "%u cuts are survived by both%s", cuts,
+	    twin ? ", with a twin" : "");
+	ok(cuts > 120 && seen + 4 > cuts, "and all but the last are seen");
+	o.cut = 0;
+	ok(play(&o, &err), "the next client is served");
+}
+
+/* --- two processes ------------------------------------------------------- */
+
+static int other[2];
+static pid_t pid;
+
+/* Before anything has threads. */
+static void
+begin_fork(void)
+{
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other) == 0);
+	must((pid = fork()) != -1);
+	if (pid > 0) {
+		close(other[1]);
+		return;
+	}
+	close(other[0]);
+	v_dev_create(&dev);
+	if (vd_server_attach(dev.s, other[1]) == -1)
+		_exit(1);
+	server(NULL);
+	_exit(*dma_done ? 0 : 2);
+}
+
+static void
+test_fork(void)
+{
+	const struct vd_client_options co = { .dma = space };
+	struct option o = { .twin = true };
+	struct vd_client *c;
+	int status;
+
+	must((c = vd_client_attach_with(other[0], &co)) != NULL);
+	if (!ok(session(c, &o), "between two processes"))
+		diag("%s: %s", failed, strerror(errno));
+	vd_client_destroy(c);
+	must(waitpid(pid, &status, 0) == pid);
+	is_int(status, 0, "and the server has seen its DMA");
+}
+
+int
+main(void)
+{
+	unsigned int before = v_count_fds(), i;
+
+	for (i = 0; i < DMA_LEN; i++)
+		dma_data[i] = (uint8_t)(i * 5 + i / 256);
+	dma_done = mmap(NULL, sizeof(*dma_done), PROT_READ | PROT_WRITE,
+	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	must(dma_done != MAP_FAILED);
+	begin_fork();
+	memfd = v_memfd(0x4000);
+	must((event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) != -1);
+	topology = t_topology();
+	memory = t_ram(topology, "memory", 0x10000);
+	space = t_space(memory);
+	test_fork();
+	v_dev_create(&dev);
+	test_matrix();
+	test_cuts(false);
+	test_cuts(true);
+	v_dev_destroy(&dev);
+	mt_space_destroy(space);
+	mt_region_put(memory);
+	t_end(topology);
+	close(memfd);
+	close(event);
+	is_int(v_count_fds(), before, "no descriptor is left");
+	return (done());
+}
