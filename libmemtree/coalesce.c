@@ -58,6 +58,21 @@ covered(const struct mt__extras *x, struct mt_range range)
 	return (false);
 }
 
+bool
+mt__coalesce_shown(const struct mt__span *span, const struct mt_range *range,
+    struct mt_range *shown)
+{
+	mt_addr end = span->off + (span->range.last - span->range.first);
+	mt_addr first = range->first > span->off ? range->first : span->off;
+	mt_addr last = range->last < end ? range->last : end;
+
+	if (first > last)
+		return (false);
+	shown->first = span->range.first + (first - span->off);
+	shown->last = span->range.first + (last - span->off);
+	return (true);
+}
+
 int
 mt_region_add_coalescing(struct mt_region *r, mt_addr off, mt_addr last)
 {

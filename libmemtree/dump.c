@@ -156,46 +156,68 @@ dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
 	fputc('\n', fp);
 }
 
-struct extras_line {
+/* Where what a region has besides is printed, and how its offsets are. */
+struct extras_dump {
 	FILE *fp;
 	int indent;
+	const struct mt__span *span;	/* as its addresses; NULL: offsets */
 };
 
 static void
 dump_eventfd(void *arg, const struct mt__eventfd *ev)
 {
-	const struct extras_line *l = arg;
+	const struct extras_dump *d = arg;
+	mt_addr at = ev->off;
 
-	fprintf(l->fp, "%*seventfd @%016" PRIx64 ", size ", l->indent, "",
-	    ev->off);
+	if (d->span != NULL) {
+		at = d->span->range.first + (ev->off - d->span->off);
+		if (!mt__eventfd_shown(d->span, at, ev))
+			return;
+	}
+	fprintf(d->fp, "%*seventfd %s%016" PRIx64 ", size ", d->indent, "",
+	    d->span != NULL ? "" : "@", at);
 	if (ev->size == 0)
-		fputs("any", l->fp);
+		fputs("any", d->fp);
 	else
-		fprintf(l->fp, "%u", ev->size);
+		fprintf(d->fp, "%u", ev->size);
 	if (ev->match)
-		fprintf(l->fp, ", data %" PRIx64, ev->data);
-	fputc('\n', l->fp);
+		fprintf(d->fp, ", data %" PRIx64, ev->data);
+	fputc('\n', d->fp);
 }
 
 static void
-dump_extras(FILE *fp, const struct mt__extras *x, unsigned int depth)
+dump_range(const struct extras_dump *d, struct mt_range range)
 {
-	const struct mt_range all = { 0, MT_LAST_MAX };
-	struct extras_line l = { .fp = fp, .indent = (int)depth * 2 + 2 };
+	if (d->span != NULL && !mt__coalesce_shown(d->span, &range, &range))
+		return;
+	fprintf(d->fp, "%*scoalescing %s%016" PRIx64 "-%016" PRIx64 "\n",
+	    d->indent, "", d->span != NULL ? "" : "@", range.first,
+	    range.last);
+}
+
+static void
+dump_extras(struct extras_dump *d, const struct mt__extras *x)
+{
+	struct mt_range range = { 0, MT_LAST_MAX };
 	size_t i;
 
 	if (x == NULL)
 		return;
+	if (d->span != NULL) {
+		range.first = d->span->off;
+		range.last = d->span->off +
+		    (d->span->range.last - d->span->range.first);
+	}
 	for (i = 0; i < x->nranges; i++)
-		fprintf(fp, "%*scoalescing @%016" PRIx64 "-%016" PRIx64 "\n",
-		    l.indent, "", x->ranges[i].first, x->ranges[i].last);
-	mt__eventfds_diff(x->eventfds, NULL, all, dump_eventfd, &l);
+		dump_range(d, x->ranges[i]);
+	mt__eventfds_diff(x->eventfds, NULL, range, dump_eventfd, d);
 }
 
 int
 mt_dump_tree(FILE *fp, struct mt_region *root)
 {
 	struct mt_topology *t = root->topology;
+	struct extras_dump x = { .fp = fp };
 	const struct mt__dump_entry *e;
 	unsigned int indent = 0;
 	struct mt__dump d;
@@ -212,7 +234,8 @@ mt_dump_tree(FILE *fp, struct mt_region *root)
 			indent = 1;
 		}
 		dump_line(fp, e->region, e->base, e->depth + indent);
-		dump_extras(fp, e->region->state.extras, e->depth + indent);
+		x.indent = (int)(e->depth + indent) * 2 + 2;
+		dump_extras(&x, e->region->state.extras);
 	}
 	free(d.list);
 	(void)mt_topology_commit(t);
@@ -227,13 +250,15 @@ int
 mt_dump_view(FILE *fp, struct mt_space *sp)
 {
 	struct mt_view *v = mt_space_view(sp);
+	struct extras_dump x = { .fp = fp, .indent = 4 };
 	size_t n = mt_view_count(v);
 	struct mt_section sec;
 	mt_addr at = 0;
 
 	fprintf(fp, "space %s, root %s, %zu section%s\n", mt_space_name(sp),
 	    mt_space_root(sp)->name, n, n == 1 ? "" : "s");
-	while (mt_view_next(v, at, &sec)) {
+	while ((x.span = mt__view_search(v, at)) != NULL) {
+		mt__section_of(x.span, &sec);
 		fprintf(fp, "  %016" PRIx64 "-%016" PRIx64 " (%s%s%s): %s",
 		    sec.range.first, sec.range.last,
 		    (sec.flags & MT_SECTION_NONVOLATILE) != 0 ? "nv-" : "",
@@ -248,6 +273,7 @@ mt_dump_view(FILE *fp, struct mt_space *sp)
 		if ((sec.flags & MT_SECTION_UNMERGEABLE) != 0)
 			fputs(" [unmergeable]", fp);
 		fputc('\n', fp);
+		dump_extras(&x, x.span->extras);
 		if ((at = sec.range.last + 1) == 0)
 			break;
 	}

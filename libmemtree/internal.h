@@ -355,6 +355,15 @@ mt__eventfd_span(const struct mt__eventfd *ev)
 {
 	return (ev->size == 0 ? 0 : ev->size - 1);
 }
+/* Is an eventfd whose first byte is at addr in a span there, as a whole? */
+bool	mt__eventfd_shown(const struct mt__span *span, mt_addr addr,
+	    const struct mt__eventfd *ev);
+
+/* --- coalesce.c ---------------------------------------------------------- */
+
+/* Does a span show some of a range of its region, and at which addresses? */
+bool	mt__coalesce_shown(const struct mt__span *span,
+	    const struct mt_range *range, struct mt_range *shown);
 
 /* --- ram.c --------------------------------------------------------------- */
 

@@ -279,6 +279,19 @@ mt__eventfds_signal(const struct mt__enode *n, mt_addr off, unsigned int size,
 	return (signal_key(n, &key) || found);
 }
 
+bool
+mt__eventfd_shown(const struct mt__span *span, mt_addr addr,
+    const struct mt__eventfd *ev)
+{
+	const struct mt__enode *found;
+
+	if (span->extras == NULL ||
+	    span->range.last - addr < mt__eventfd_span(ev))
+		return (false);
+	found = mt__eventfds_find(span->extras->eventfds, ev);
+	return (found != NULL && found->ev == ev);
+}
+
 /* --- changes ------------------------------------------------------------- */
 
 static bool

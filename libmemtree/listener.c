@@ -168,20 +168,6 @@ struct eventfd_notice {
 	const struct mt__span *span;
 };
 
-/* Is an eventfd whose first byte is at addr in the span, whole? */
-static bool
-has_eventfd(const struct mt__span *span, mt_addr addr,
-    const struct mt__eventfd *ev)
-{
-	const struct mt__enode *found;
-
-	if (span->extras == NULL ||
-	    span->range.last - addr < mt__eventfd_span(ev))
-		return (false);
-	found = mt__eventfds_find(span->extras->eventfds, ev);
-	return (found != NULL && found->ev == ev);
-}
-
 static void
 tell_eventfd(void *arg, const struct mt__eventfd *ev)
 {
@@ -196,10 +182,10 @@ tell_eventfd(void *arg, const struct mt__eventfd *ev)
 	struct mt_listener *l;
 	struct mt_section sec;
 
-	if (!has_eventfd(span, info.addr, ev))
+	if (!mt__eventfd_shown(span, info.addr, ev))
 		return;
 	s = counterpart(n, span, info.addr);
-	if (s != NULL && has_eventfd(s, info.addr, ev))
+	if (s != NULL && mt__eventfd_shown(s, info.addr, ev))
 		return;
 	tell_begin(n);
 	mt__section_of(span, &sec);
@@ -230,22 +216,6 @@ tell_eventfds(struct notice *n, const struct mt__span *span)
 
 /* --- coalescing ---------------------------------------------------------- */
 
-/* The addresses at which a span shows some of a range of its region's. */
-static bool
-clip(const struct mt__span *span, const struct mt_range *range,
-    struct mt_range *shown)
-{
-	mt_addr end = span->off + (span->range.last - span->range.first);
-
-	if (range->last < span->off || range->first > end)
-		return (false);
-	shown->first = span->range.first + (range->first > span->off ?
-	    range->first - span->off : 0);
-	shown->last = span->range.first + ((range->last < end ?
-	    range->last : end) - span->off);
-	return (true);
-}
-
 static bool
 has_range(const struct mt__span *span, const struct mt_range *shown)
 {
@@ -255,7 +225,7 @@ has_range(const struct mt__span *span, const struct mt_range *shown)
 	if (span->extras == NULL)
 		return (false);
 	for (i = 0; i < span->extras->nranges; i++)
-		if (clip(span, &span->extras->ranges[i], &r) &&
+		if (mt__coalesce_shown(span, &span->extras->ranges[i], &r) &&
 		    r.first == shown->first && r.last == shown->last)
 			return (true);
 	return (false);
@@ -290,7 +260,8 @@ tell_ranges(struct notice *n, const struct mt__span *span)
 	size_t i;
 
 	for (i = 0; span->extras != NULL && i < span->extras->nranges; i++)
-		if (clip(span, &span->extras->ranges[i], &shown))
+		if (mt__coalesce_shown(span, &span->extras->ranges[i],
+		    &shown))
 			tell_range(n, span, shown);
 }
 

@@ -1076,6 +1076,9 @@ test_dump(void)
 	struct t_dev dev = T_DEV(WIDE);
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
+	struct mt_region *al = t_alias(t, "al", r, 9, 0xe);
+	struct mt_region *root = t_container(t, "root", 0x10000);
+	struct mt_space *sp = t_space(root);
 	char *text = NULL;
 	int a = new_fd();
 	size_t len;
@@ -1094,7 +1097,27 @@ test_dump(void)
 	    "  eventfd @0000000000000008, size 4, data 1f\n",
 	    "with eventfds and coalescing");
 	free(text);
+	must(mt_region_add_eventfd(r, 0x14, 4, false, 0, a) == 0);
+	must(mt_region_add(root, r, 0x1000, 0) == 0);
+	must(mt_region_add(root, al, 0x4000, 0) == 0);
+	must((fp = open_memstream(&text, &len)) != NULL);
+	works(mt_dump_view(fp, sp), "a view is dumped");
+	must(fclose(fp) == 0);
+	is_str(text,
+	    "space space, root root, 2 sections\n"
+	    "  0000000000001000-0000000000001fff (i/o): r\n"
+	    "    coalescing 0000000000001010-000000000000101f\n"
+	    "    eventfd 0000000000001004, size any\n"
+	    "    eventfd 0000000000001008, size 4, data 1f\n"
+	    "    eventfd 0000000000001014, size 4\n"
+	    "  0000000000004000-000000000000400d (i/o): r @0000000000000009\n"
+	    "    coalescing 0000000000004007-000000000000400d\n",
+	    "with what its sections show, as far as they do");
+	free(text);
 	close(a);
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(root);
+	mt_region_put(al);
 	mt_region_put(r);
 	t_end(t);
 }
