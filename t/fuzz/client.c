@@ -22,9 +22,6 @@ static unsigned int nr_given_up;
 static int errno_of_call;
 static int memfd, event;
 
-/* An id has the number of a slot below, and above how often it was used. */
-#define SLOTS		1024u
-
 /* Take what the client has sent: what it asks next has the next id. */
 static void
 drain(void)
@@ -37,12 +34,9 @@ drain(void)
 		if ((r.hdr.flags & VD_TYPE_MASK) != VD_TYPE_COMMAND ||
 		    (r.hdr.flags & VD_NO_REPLY) != 0)
 			continue;
-		/* The slot is free again, or the next one's turn has come. */
-		id = (uint16_t)(r.hdr.id + SLOTS);
-		if (errno_of_call != ETIMEDOUT)
-			continue;
-		given_up[nr_given_up++ % F_COUNT(given_up)] = r.hdr.id;
-		id = (uint16_t)((r.hdr.id + 1) % SLOTS + SLOTS);
+		id = (uint16_t)(r.hdr.id + 1);
+		if (errno_of_call == ETIMEDOUT)
+			given_up[nr_given_up++ % F_COUNT(given_up)] = r.hdr.id;
 	}
 	v_close_fds(&r);
 }
@@ -52,8 +46,7 @@ static void
 answer(uint16_t cmd, size_t nth)
 {
 	const uint8_t how = (uint8_t)next(&in, 1);
-	struct vd_hdr h = { (uint16_t)(id + nth * SLOTS), cmd, 0,
-	    VD_TYPE_REPLY, 0 };
+	struct vd_hdr h = { (uint16_t)(id + nth), cmd, 0, VD_TYPE_REPLY, 0 };
 	uint8_t buf[sizeof(h) + 255];
 	int fds[16];
 	size_t len, nfds = 0, i;
@@ -178,7 +171,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* As generous as a server may be, so that all is tried. */
 	static const char json[] = "\0\0\1\0{\"capabilities\":"
 	    "{\"max_msg_fds\":8,\"max_data_xfer_size\":1024}}";
-	struct vd_hdr h = { SLOTS, VD_CMD_VERSION, 0, VD_TYPE_REPLY, 0 };
+	struct vd_hdr h = { 0, VD_CMD_VERSION, 0, VD_TYPE_REPLY, 0 };
 	struct vd_client_limits limits;
 	unsigned int before, i;
 	uint8_t buf[1024];
@@ -191,7 +184,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	before = count_fds();
 	in = (struct input){ data, size };
-	id = SLOTS;
+	id = 0;
 	nr_given_up = 0;
 	memset(given_up, 0, sizeof(given_up));
 	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
