@@ -14,6 +14,10 @@
  * to go, then what is to come.  What is mapped is left alone as long as its
  * pieces are, even if a larger map could be made, because a device may be
  * using it at any time.
+ *
+ * Nothing waits for the answer to what was sent before it: the server does it
+ * all in order, so one way to it and back is enough for a whole commit.  A map
+ * that is refused after all is undone here when its answer comes.
  */
 
 #include <sys/stat.h>
@@ -25,6 +29,12 @@
 #include <bsd/sys/tree.h>
 
 #include "internal.h"
+
+/*
+ * Messages that are not answered yet.  The kernel may refuse to have more
+ * descriptors of a process under way than it may have open.
+ */
+#define MAX_FLIGHTS	64
 
 /* What the server was given, or is to give back. */
 struct map {
@@ -56,6 +66,13 @@ RB_HEAD(pieces, piece);
 TAILQ_HEAD(waiting, piece);
 TAILQ_HEAD(maps, map);
 
+/* What was sent and is not answered yet. */
+struct flight {
+	struct vd__dma_op op;
+	struct map *map;
+	struct piece *p, *q;		/* it maps these; NULL: an unmap */
+};
+
 /* All but what is set once belongs to the topology's writer lock. */
 struct vd_client_dma {
 	struct mt_listener l;
@@ -66,6 +83,11 @@ struct vd_client_dma {
 	struct waiting waiting;		/* pieces without a map */
 	struct maps going;
 	uint64_t nr_maps;		/* that the server has */
+	/* in a commit */
+	struct vd_client_limits limits;
+	bool lost;			/* the server is */
+	unsigned int sent, answered;	/* flights, from 0 */
+	struct flight flights[MAX_FLIGHTS];
 };
 
 /* Pieces do not overlap. */
@@ -228,28 +250,6 @@ join_neighbours(struct vd_client_dma *d, uint64_t page)
 	}
 }
 
-/* Returns false if the server is gone. */
-static bool
-send_unmaps(struct vd_client_dma *d)
-{
-	struct map *m;
-	bool there = true;
-	int error;
-
-	while ((m = TAILQ_FIRST(&d->going)) != NULL) {
-		TAILQ_REMOVE(&d->going, m, link);
-		d->nr_maps--;
-		if (there && vd_client_dma_unmap(d->client, m->first,
-		    m->last - m->first + 1) == -1) {
-			error = errno;
-			there = error != ENOTCONN;
-			tell(d, true, m->first, m->last, error);
-		}
-		free(m);
-	}
-	return (there);
-}
-
 /* The pieces from p to q are not mapped; each is told of once. */
 static void
 refuse(struct vd_client_dma *d, struct piece *p, struct piece *q, int error,
@@ -265,15 +265,125 @@ refuse(struct vd_client_dma *d, struct piece *p, struct piece *q, int error,
 	}
 }
 
+/* All of m's pieces, from p to q, are mapped by it, or by nothing. */
+static void
+assign(struct vd_client_dma *d, struct piece *p, struct piece *q,
+    struct map *m)
+{
+	for (;; p = RB_NEXT(pieces, &d->pieces, p)) {
+		if (m != NULL)
+			TAILQ_REMOVE(&d->waiting, p, wait);
+		else
+			TAILQ_INSERT_HEAD(&d->waiting, p, wait);
+		p->map = m;
+		if (p == q)
+			break;
+	}
+}
+
+static void
+mapped(struct vd_client_dma *d, const struct map *m, struct piece *p,
+    struct piece *q)
+{
+	if (m->first > p->first)
+		tell(d, false, p->first, m->first - 1, EINVAL);
+	if (m->last < q->last)
+		tell(d, false, m->last + 1, q->last, EINVAL);
+	for (;; p = RB_NEXT(pieces, &d->pieces, p)) {
+		p->error = 0;
+		if (p == q)
+			break;
+	}
+}
+
+/* What was sent for f has ended with error. */
+static void
+land(struct vd_client_dma *d, struct flight *f, int error)
+{
+	struct map *m = f->map;
+	struct piece *p = f->p, *q = f->q;
+
+	d->lost = d->lost || error == ENOTCONN;
+	if (p == NULL) {
+		if (error != 0)
+			tell(d, true, m->first, m->last, error);
+		free(m);
+	} else if (error == 0)
+		mapped(d, m, p, q);
+	else if (error == ETIMEDOUT)
+		/* It may have it, and must give it back some day. */
+		tell(d, false, m->first, m->last, error);
+	else {
+		d->nr_maps--;
+		assign(d, p, q, NULL);
+		free(m);
+		refuse(d, p, q, error, error != ENOTCONN && error != ENOBUFS);
+	}
+}
+
+static void
+await_one(struct vd_client_dma *d)
+{
+	struct flight *f = &d->flights[d->answered++ % MAX_FLIGHTS];
+
+	land(d, f, vd__client_end_op(d->client, &f->op) == -1 ? errno : 0);
+}
+
+static void
+await_all(struct vd_client_dma *d)
+{
+	while (d->answered != d->sent)
+		await_one(d);
+}
+
+static struct flight *
+next_flight(struct vd_client_dma *d)
+{
+	if (d->sent - d->answered == MAX_FLIGHTS)
+		await_one(d);
+	return (&d->flights[d->sent % MAX_FLIGHTS]);
+}
+
+/* f is under way, or not, by what has been returned for it. */
+static void
+take_off(struct vd_client_dma *d, struct flight *f, int rv)
+{
+	if (rv == 0)
+		d->sent++;
+	else
+		land(d, f, errno);
+}
+
+static void
+send_unmaps(struct vd_client_dma *d)
+{
+	struct flight *f;
+	struct map *m;
+
+	while ((m = TAILQ_FIRST(&d->going)) != NULL) {
+		TAILQ_REMOVE(&d->going, m, link);
+		d->nr_maps--;
+		f = next_flight(d);
+		f->map = m;
+		f->p = f->q = NULL;
+		take_off(d, f, vd__client_begin_unmap(d->client, &f->op,
+		    m->first, m->last - m->first + 1));
+	}
+}
+
 /* Give [first, last] of the pieces from p to q. */
 static void
 send_map(struct vd_client_dma *d, struct piece *p, struct piece *q,
-    uint64_t first, uint64_t last, const struct vd_client_limits *limits)
+    uint64_t first, uint64_t last)
 {
-	int fd = limits->max_msg_fds > 0 ? p->fd : -1, error = 0;
+	int fd = d->limits.max_msg_fds > 0 ? p->fd : -1;
+	struct flight *f;
 	struct map *m;
 
-	if (d->nr_maps >= limits->max_dma_maps) {
+	/* Some of those under way may be refused. */
+	if (d->nr_maps >= d->limits.max_dma_maps)
+		await_all(d);
+	if (d->nr_maps >= d->limits.max_dma_maps) {
 		refuse(d, p, q, ENOSPC, false);
 		return;
 	}
@@ -281,39 +391,24 @@ send_map(struct vd_client_dma *d, struct piece *p, struct piece *q,
 		refuse(d, p, q, ENOMEM, false);
 		return;
 	}
-	if (vd_client_dma_map(d->client, first, last - first + 1, p->flags,
-	    fd, fd == -1 ? 0 : p->off + (first - p->first)) == -1)
-		error = errno;
-	/* Without an answer it may have it, and must give it back some day. */
-	if (error != 0 && error != ETIMEDOUT) {
-		free(m);
-		refuse(d, p, q, error, error != ENOTCONN);
-		return;
-	}
 	m->first = first;
 	m->last = last;
+	f = next_flight(d);
+	f->map = m;
+	f->p = p;
+	f->q = q;
 	d->nr_maps++;
-	if (error != 0)
-		tell(d, false, first, last, error);
-	else if (first > p->first)
-		tell(d, false, p->first, first - 1, EINVAL);
-	if (error == 0 && last < q->last)
-		tell(d, false, last + 1, q->last, EINVAL);
-	for (;; p = RB_NEXT(pieces, &d->pieces, p)) {
-		p->map = m;
-		p->error = 0;
-		TAILQ_REMOVE(&d->waiting, p, wait);
-		if (p == q)
-			break;
-	}
+	assign(d, p, q, m);
+	take_off(d, f, vd__client_begin_map(d->client, &f->op, first,
+	    last - first + 1, p->flags, fd,
+	    fd == -1 ? 0 : p->off + (first - p->first)));
 }
 
 /* Map the run of pieces from p to q, as far as it has whole pages. */
 static void
-map_run(struct vd_client_dma *d, struct piece *p, struct piece *q,
-    const struct vd_client_limits *limits)
+map_run(struct vd_client_dma *d, struct piece *p, struct piece *q)
 {
-	uint64_t page = limits->pgsizes & -limits->pgsizes;
+	uint64_t page = d->limits.pgsizes & -d->limits.pgsizes;
 	uint64_t first = p->first, last = q->last, before, after;
 
 	before = -first & (page - 1);
@@ -330,7 +425,7 @@ map_run(struct vd_client_dma *d, struct piece *p, struct piece *q,
 		refuse(d, p, p, EINVAL, false);
 	for (; q->first > last; q = RB_PREV(pieces, &d->pieces, q))
 		refuse(d, q, q, EINVAL, false);
-	send_map(d, p, q, first, last, limits);
+	send_map(d, p, q, first, last);
 }
 
 /* Is p to be tried now? */
@@ -340,18 +435,12 @@ to_try(const struct piece *p)
 	return (p != NULL && p->map == NULL && !p->refused);
 }
 
-/* Send what has to be sent: all messages are between here and the return. */
 static void
-bring_up_to_date(struct vd_client_dma *d)
+send_maps(struct vd_client_dma *d)
 {
-	struct vd_client_limits limits;
-	struct piece *p, *q, *next;
+	struct piece *p, *q, *n, *next;
 
-	vd_client_limits(d->client, &limits);
-	join_neighbours(d, limits.pgsizes & -limits.pgsizes);
-	if (!send_unmaps(d))
-		return;
-	for (p = TAILQ_FIRST(&d->waiting); p != NULL; p = next) {
+	for (p = TAILQ_FIRST(&d->waiting); p != NULL && !d->lost; p = next) {
 		next = TAILQ_NEXT(p, wait);
 		if (!to_try(p))
 			continue;
@@ -360,15 +449,51 @@ bring_up_to_date(struct vd_client_dma *d)
 		    to_try(q) && continues(q, p))
 			p = q;
 		q = p;
-		for (struct piece *n; (n = RB_NEXT(pieces, &d->pieces, q)) !=
-		    NULL && to_try(n) && continues(q, n);)
+		while ((n = RB_NEXT(pieces, &d->pieces, q)) != NULL &&
+		    to_try(n) && continues(q, n))
 			q = n;
 		/* What is mapped along with p cannot be next. */
 		while (next != NULL && next->first >= p->first &&
 		    next->first <= q->last)
 			next = TAILQ_NEXT(next, wait);
-		map_run(d, p, q, &limits);
+		map_run(d, p, q);
 	}
+}
+
+/* The server that had them is gone. */
+static void
+forget_going(struct vd_client_dma *d)
+{
+	struct map *m;
+
+	while ((m = TAILQ_FIRST(&d->going)) != NULL) {
+		TAILQ_REMOVE(&d->going, m, link);
+		d->nr_maps--;
+		free(m);
+	}
+}
+
+/* Send what has to be sent: all messages are between here and the return. */
+static void
+bring_up_to_date(struct vd_client_dma *d)
+{
+	struct vd_client *c = d->client;
+
+	if (TAILQ_EMPTY(&d->going) && TAILQ_EMPTY(&d->waiting))
+		return;
+	if (vd__client_enter(c) == -1) {
+		forget_going(d);
+		return;
+	}
+	d->limits = c->limits;
+	d->lost = false;
+	join_neighbours(d, d->limits.pgsizes & -d->limits.pgsizes);
+	send_unmaps(d);
+	send_maps(d);
+	await_all(d);
+	if (d->lost)
+		errno = ENOTCONN;
+	(void)vd__client_leave(c, d->lost ? -1 : 0);
 }
 
 static void
@@ -383,7 +508,6 @@ vd__client_dma_restore(struct vd_client *c)
 {
 	struct vd_client_dma *d = c->dma;
 	struct piece *p;
-	struct map *m;
 
 	if (d == NULL)
 		return (0);
@@ -393,12 +517,7 @@ vd__client_dma_restore(struct vd_client *c)
 		p->error = 0;
 		p->refused = false;
 	}
-	/* The server that had them is gone. */
-	while ((m = TAILQ_FIRST(&d->going)) != NULL) {
-		TAILQ_REMOVE(&d->going, m, link);
-		free(m);
-	}
-	d->nr_maps = 0;
+	forget_going(d);
 	bring_up_to_date(d);
 	return (vd_client_check(c));
 }

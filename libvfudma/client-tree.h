@@ -118,8 +118,10 @@ struct vd_client_dma_ops {
  * Give the device the memory that sp shows, where it shows it, and keep it so:
  * RAM, and what is read-only for reading only, with its file if it has one.
  * ROM devices, mapped registers and I/O are left out.  What a commit brings is
- * sent at its end, first what went, then what came; neighbours that continue
- * each other in one file become one map.  One space a client.
+ * sent at its end, first what went, then what came, without waiting for one
+ * answer before the next is sent; the commit returns when all have come.
+ * Neighbours that continue each other in one file become one map.  One space a
+ * client.
  *
  * Destroying takes all of it back.
  *

@@ -598,13 +598,63 @@ valid_range(const struct vd_client *c, uint64_t iova, uint64_t len)
 	    ((iova | len) & (page - 1)) == 0);
 }
 
+static int
+begin_op(struct vd_client *c, struct vd__dma_op *op, enum vd_cmd cmd,
+    const void *req, size_t len)
+{
+	op->iov = iov_of(req, len);
+	op->is_unmap = cmd == VD_CMD_DMA_UNMAP;
+	return (vd__conn_begin(c->conn, &op->call, cmd, &op->iov, 1, &op->fd,
+	    op->fd == -1 ? 0 : 1, c->timeout_ms));
+}
+
+int
+vd__client_begin_map(struct vd_client *c, struct vd__dma_op *op,
+    uint64_t iova, uint64_t len, unsigned int flags, int fd, uint64_t off)
+{
+	op->map = (struct vd_dma_map){ .argsz = sizeof(op->map),
+	    .flags = flags, .offset = off, .addr = iova, .size = len };
+	op->fd = fd;
+	return (begin_op(c, op, VD_CMD_DMA_MAP, &op->map, sizeof(op->map)));
+}
+
+int
+vd__client_begin_unmap(struct vd_client *c, struct vd__dma_op *op,
+    uint64_t iova, uint64_t len)
+{
+	op->unmap = (struct vd_dma_unmap){ .argsz = sizeof(op->unmap),
+	    .addr = iova, .size = len };
+	op->fd = -1;
+	return (begin_op(c, op, VD_CMD_DMA_UNMAP, &op->unmap,
+	    sizeof(op->unmap)));
+}
+
+int
+vd__client_end_op(struct vd_client *c, struct vd__dma_op *op)
+{
+	const struct vd__msg *reply = &op->call.reply;
+	struct vd_dma_unmap answer;
+	bool sound = true;
+
+	if (vd__conn_await(c->conn, &op->call) == -1)
+		return (-1);
+	/* A server that let go of something else may still use this. */
+	if (op->is_unmap && (sound = reply->len == sizeof(answer))) {
+		memcpy(&answer, reply->data, sizeof(answer));
+		sound = answer.addr == op->unmap.addr &&
+		    answer.size == op->unmap.size;
+	}
+	vd__msg_close(&op->call.reply);
+	return (sound ? 0 : broken(c));
+}
+
 int
 vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,
     unsigned int flags, int fd, uint64_t off)
 {
-	const struct vd_dma_map req = { .argsz = sizeof(req), .flags = flags,
-	    .offset = off, .addr = iova, .size = len };
 	struct vd_client_limits limits;
+	struct vd__dma_op op;
+	int rv;
 
 	if (!valid_range(c, iova, len) ||
 	    (flags & ~(VD_DMA_READABLE | VD_DMA_WRITABLE)) != 0 ||
@@ -614,26 +664,27 @@ vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,
 	vd_client_limits(c, &limits);
 	if (fd != -1 && limits.max_msg_fds == 0)
 		return (no_fds());
-	return (command(c, VD_CMD_DMA_MAP, &req, sizeof(req), &fd,
-	    fd == -1 ? 0 : 1));
+	if (vd__client_enter(c) == -1)
+		return (-1);
+	rv = vd__client_begin_map(c, &op, iova, len, flags, fd, off);
+	if (rv == 0)
+		rv = vd__client_end_op(c, &op);
+	return (vd__client_leave(c, rv));
 }
 
 int
 vd_client_dma_unmap(struct vd_client *c, uint64_t iova, uint64_t len)
 {
-	const struct vd_dma_unmap req = { .argsz = sizeof(req), .addr = iova,
-	    .size = len };
-	struct vd_dma_unmap answer;
+	struct vd__dma_op op;
 	int rv;
 
 	if (!valid_range(c, iova, len))
 		return (invalid());
 	if (vd__client_enter(c) == -1)
 		return (-1);
-	rv = ask(c, VD_CMD_DMA_UNMAP, &req, &answer, sizeof(answer));
-	/* A server that let go of something else may still use this. */
-	if (rv == 0 && (answer.addr != iova || answer.size != len))
-		rv = broken(c);
+	rv = vd__client_begin_unmap(c, &op, iova, len);
+	if (rv == 0)
+		rv = vd__client_end_op(c, &op);
 	return (vd__client_leave(c, rv));
 }
 

@@ -296,7 +296,8 @@ struct vd__call {
 /*
  * One connection, for either role: a socket, and perhaps a twin for the
  * server's commands and their replies.  Any thread may use it; what m lends
- * belongs to whoever got it.  None of these blocks but _call, _await, _post, _run.
+ * belongs to whoever got it.  None of these blocks but _begin, _await, _call,
+ * _post, _run.
  *
  * A function that fails because the connection is of no more use ends it, and
  * so do all others then: ENOTCONN (the peer is gone, or it was closed), EPROTO
@@ -396,8 +397,16 @@ size_t	vd__conn_pending(struct vd__conn *c);	/* calls not answered */
 int	vd__conn_expire(struct vd__conn *c);
 
 /*
+ * Begin a call that is awaited, of which the whole reply is wanted: as
+ * vd__conn_send(), but waits for room.
+ */
+int	vd__conn_begin(struct vd__conn *c, struct vd__call *call,
+	    enum vd_cmd cmd, const struct iovec *iov, int iovcnt,
+	    const int *fds, size_t nfds, int timeout_ms);
+
+/*
  * Send, and wait up to timeout_ms (-1: for ever) for the reply, which the
- * caller ends with vd__msg_close().  Returns as send and await.
+ * caller ends with vd__msg_close().  Returns as begin and await.
  *
  * vd__conn_post() sends with VD_NO_REPLY, and waits only until no more than
  * max_queued bytes are left to send.  What is left, also after ETIMEDOUT, goes
@@ -553,6 +562,29 @@ void	vd__client_put(struct vd_client *c);
  */
 int	vd__client_enter(struct vd_client *c);
 int	vd__client_leave(struct vd_client *c, int rv);
+
+/*
+ * DMA_MAP and DMA_UNMAP without waiting, for who has entered until they have
+ * ended: as vd_client_dma_map() and vd_client_dma_unmap(), in two parts.  op
+ * and fd stay the caller's; an op whose begin failed has ended.
+ */
+struct vd__dma_op {
+	struct vd__call call;
+	struct iovec iov;
+	union {
+		struct vd_dma_map map;
+		struct vd_dma_unmap unmap;
+	};
+	int fd;
+	bool is_unmap;
+};
+
+int	vd__client_begin_map(struct vd_client *c, struct vd__dma_op *op,
+	    uint64_t iova, uint64_t len, unsigned int flags, int fd,
+	    uint64_t off);
+int	vd__client_begin_unmap(struct vd_client *c, struct vd__dma_op *op,
+	    uint64_t iova, uint64_t len);
+int	vd__client_end_op(struct vd_client *c, struct vd__dma_op *op);
 
 /*
  * What is remembered of interrupts, if they may have to be connected again:

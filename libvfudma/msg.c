@@ -1454,23 +1454,33 @@ vd__conn_await(struct vd__conn *c, struct vd__call *call)
 }
 
 int
-vd__conn_call(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
-    int iovcnt, const int *fds, size_t nfds, int timeout_ms,
-    struct vd__msg *reply)
+vd__conn_begin(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
+    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
+    int timeout_ms)
 {
 	int64_t deadline = timeout_ms < 0 ? -1 : vd__now_ms() + timeout_ms;
-	struct vd__call call;
 
-	memset(reply, 0, sizeof(*reply));
-	call.data = NULL;
-	call.data_len = call.head = 0;
-	call.done = NULL;
-	while (vd__conn_send(c, &call, cmd, iov, iovcnt, fds, nfds,
+	call->data = NULL;
+	call->data_len = call->head = 0;
+	call->done = NULL;
+	while (vd__conn_send(c, call, cmd, iov, iovcnt, fds, nfds,
 	    timeout_ms) == -1)
 		if (errno != ENOBUFS || !vd__conn_full(c) ||
 		    wait_for(c, NULL, deadline) == -1)
 			return (-1);
-	if (vd__conn_await(c, &call) == -1)
+	return (0);
+}
+
+int
+vd__conn_call(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
+    int iovcnt, const int *fds, size_t nfds, int timeout_ms,
+    struct vd__msg *reply)
+{
+	struct vd__call call;
+
+	memset(reply, 0, sizeof(*reply));
+	if (vd__conn_begin(c, &call, cmd, iov, iovcnt, fds, nfds,
+	    timeout_ms) == -1 || vd__conn_await(c, &call) == -1)
 		return (-1);
 	*reply = call.reply;
 	return (0);
