@@ -38,13 +38,19 @@ struct vd__identity {
 void
 vd__client_init(struct vd_client *c)
 {
+	pthread_mutexattr_t attr;
+
 	c->refs = 1;
 	c->timeout_ms = VD_CLIENT_TIMEOUT_MS;
 	c->direct = true;
 	pthread_rwlock_init(&c->conn_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->regions_lock, NULL);
-	pthread_mutex_init(&c->post_lock, NULL);
+	/* Who waits for room serves the server, which may mean to post. */
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&c->post_lock, &attr);
+	pthread_mutexattr_destroy(&attr);
 }
 
 struct vd_client *

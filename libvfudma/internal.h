@@ -533,7 +533,7 @@ struct vd_client {
 	struct vd__region *regions;	/* [r] a list; see there */
 	bool direct;			/* [r] areas are to be mapped */
 	struct vd__msix msix;		/* [r] set once */
-	pthread_mutex_t post_lock;
+	pthread_mutex_t post_lock;	/* recursive */
 	bool posted;			/* post_lock */
 	bool mapped;			/* post_lock: some area is, or was */
 
