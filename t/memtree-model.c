@@ -2,10 +2,13 @@
 /* Copyright (c) 2026 The memtree authors */
 
 /*
- * Random trees, changed at random, against a model that asks the tree anew
- * for each byte: who answers at this offset?  It knows nothing of windows,
- * views or clipping.  Everything happens near the two ends of the addresses,
- * where arithmetic goes wrong; these parts are compared byte by byte.
+ * Random trees, changed at random, against a model that asks the tree who
+ * answers at an offset.  It knows nothing of windows, views or clipping.  An
+ * answer comes with how far it holds, so that after each change all 2^64
+ * addresses are compared, in a few steps.  That this is true is looked at by
+ * asking for each byte anew: always in the smallest worlds, at some moment in
+ * the life of each other one.  Everything happens near the two ends of the
+ * addresses, where arithmetic goes wrong.
  *
  * T_COUNT worlds are made from T_SEED, T_SEED + 1, ...; the one that fails is
  * named.
@@ -16,12 +19,30 @@
 
 #include "t/util.h"
 
-#define NODES		14
+#define NODES		32		/* at most */
 #define MEMORY		0x300		/* bytes of a region with bytes */
-#define WINDOW		0x500		/* bytes compared at either end */
 #define SPACES		2
-#define SECTIONS	512
-#define CHANGES		40		/* in the life of a world */
+#define SECTIONS	1024
+
+/*
+ * Of worlds: small ones, where much lies on top of each other, are quick to
+ * make and to ask; in large ones trees of nodes have some depth.
+ */
+static const struct size {
+	unsigned int share;		/* of all worlds, in 16ths */
+	unsigned int nodes;
+	unsigned int changes;		/* in the life of a world */
+	unsigned int accesses;		/* after each, a space */
+	mt_addr window;			/* where things are, at either end */
+	mt_addr memory;			/* at most MEMORY */
+	bool bytes;			/* each is asked for after each change */
+} sizes[] = {
+	{ 6, 6, 20, 4, 0x30, 0x28, true },
+	{ 4, 8, 24, 6, 0x80, 0x60, false },
+	{ 3, 8, 24, 6, 0x500, MEMORY, false },
+	{ 2, 14, 40, 8, 0x500, MEMORY, false },
+	{ 1, NODES, 48, 8, 0xa00, MEMORY, false },
+};
 
 struct world;
 
@@ -41,13 +62,29 @@ struct node {
 	uint8_t memory[MEMORY];		/* what reading in place gives */
 	uint8_t regs[MEMORY];		/* what the callbacks should have */
 	uint8_t device[MEMORY];		/* what they have */
+	uint8_t own[MEMORY];		/* host memory, unless it is mapped */
 };
 
-/* What a listener has been told, put together. */
+/* What a listener has been told, put together; ascending. */
 struct told {
 	struct mt_section sec[SECTIONS];
 	size_t n;
 	bool wrong;
+};
+
+/* A view that is kept while the tree changes, and what it was. */
+struct kept {
+	struct mt_view *v;		/* NULL: none */
+	struct mt_section sec[SECTIONS];
+	size_t n;
+};
+
+struct answer {
+	struct node *n;			/* NULL: nobody */
+	mt_addr off;
+	mt_addr room;			/* bytes after it that are as it is */
+	unsigned int flags;
+	uint64_t way;			/* through which regions */
 };
 
 struct world {
@@ -59,6 +96,11 @@ struct world {
 	struct node *root[SPACES];
 	struct mt_listener listener[SPACES];
 	struct told told[SPACES];
+	struct kept kept[SPACES];
+	struct answer last[SPACES];	/* what was asked last */
+	mt_addr last_addr[SPACES];
+	bool asked[SPACES];		/* since the last change */
+	const struct size *size;
 	bool failed;
 };
 
@@ -79,29 +121,33 @@ wrong(struct world *w, const char *fmt, ...)
 
 /* --- the model --------------------------------------------------------- */
 
-struct answer {
-	struct node *n;			/* NULL: nobody */
-	mt_addr off;
-	unsigned int flags;
-	uint64_t way;			/* through which regions */
-};
-
 static bool
 wins(const struct node *a, const struct node *b)
 {
 	return (a->prio != b->prio ? a->prio > b->prio : a->seq > b->seq);
 }
 
-/* Who answers at offset off of n?  Flags add up on the way. */
+static void
+limit(mt_addr *room, mt_addr to)
+{
+	if (*room > to)
+		*room = to;
+}
+
+/*
+ * Who answers at offset off of n?  Flags add up on the way; room is cut to
+ * where the next thing begins or this one ends.
+ */
 static struct answer
-ask(struct world *w, struct node *n, mt_addr off, unsigned int flags,
-    uint64_t way)
+ask(struct world *w, struct node *n, mt_addr off, mt_addr *room,
+    unsigned int flags, uint64_t way)
 {
 	struct answer none = { .n = NULL }, best = none, a;
 	struct node *c, *by = NULL;
 
 	if (!n->enabled || off > n->last)
 		return (none);
+	limit(room, n->last - off);
 	if (n->readonly || n->kind == MT_ROM)
 		flags |= MT_SECTION_READONLY;
 	if (n->nonvolatile)
@@ -110,11 +156,15 @@ ask(struct world *w, struct node *n, mt_addr off, unsigned int flags,
 		flags |= MT_SECTION_UNMERGEABLE;
 	way += (uint64_t)(n - w->node) + 1;
 	(void)t_random(&way);
-	for (c = w->node; c < w->node + NODES; c++) {
-		if (c->r == NULL || c->parent != n || off < c->addr ||
+	for (c = w->node; c < w->node + w->size->nodes; c++) {
+		if (c->parent != n || c->r == NULL ||
 		    (by != NULL && wins(by, c)))
 			continue;
-		a = ask(w, c, off - c->addr, flags, way);
+		if (off < c->addr) {
+			limit(room, c->addr - off - 1);
+			continue;
+		}
+		a = ask(w, c, off - c->addr, room, flags, way);
 		if (a.n != NULL) {
 			best = a;
 			by = c;
@@ -125,17 +175,46 @@ ask(struct world *w, struct node *n, mt_addr off, unsigned int flags,
 	if (n->kind == MT_ALIAS) {
 		if (off + n->alias_off < off)
 			return (none);
-		return (ask(w, n->target, off + n->alias_off, flags, way));
+		limit(room, MT_LAST_MAX - (off + n->alias_off));
+		return (ask(w, n->target, off + n->alias_off, room, flags,
+		    way));
 	}
 	if (n->kind == MT_ROM_DEVICE && n->rom_mode)
 		flags |= MT_SECTION_ROM_MODE;
-	return ((struct answer){ n, off, flags, way });
+	return ((struct answer){ .n = n, .off = off, .flags = flags,
+	    .way = way });
 }
 
 static struct answer
+ask_anew(struct world *w, unsigned int s, mt_addr addr)
+{
+	mt_addr room = MT_LAST_MAX - addr;
+	struct answer a = ask(w, w->root[s], addr, &room, 0, 0);
+
+	a.room = room;
+	return (a);
+}
+
+/* An answer, taken so many bytes further on. */
+static struct answer
+later(struct answer a, mt_addr by)
+{
+	if (a.n != NULL)
+		a.off += by;
+	a.room -= by;
+	return (a);
+}
+
+/* The same, from the last answer if that reaches so far. */
+static struct answer
 at(struct world *w, unsigned int s, mt_addr addr)
 {
-	return (ask(w, w->root[s], addr, 0, 0));
+	if (!w->asked[s] || addr - w->last_addr[s] > w->last[s].room) {
+		w->last[s] = ask_anew(w, s, addr);
+		w->last_addr[s] = addr;
+		w->asked[s] = true;
+	}
+	return (later(w->last[s], addr - w->last_addr[s]));
 }
 
 static bool
@@ -177,13 +256,19 @@ reaches(struct world *w, const struct node *n, const struct node *x)
 
 	if (n == x || (n->kind == MT_ALIAS && reaches(w, n->target, x)))
 		return (true);
-	for (c = w->node; c < w->node + NODES; c++)
+	for (c = w->node; c < w->node + w->size->nodes; c++)
 		if (c->r != NULL && c->parent == n && reaches(w, c, x))
 			return (true);
 	return (false);
 }
 
 /* --- regions ----------------------------------------------------------- */
+
+static mt_addr
+w_memory(const struct node *n)
+{
+	return (n->w->size->memory);
+}
 
 /* Devices have one byte in each register, so that all goes by bytes. */
 static enum mt_result
@@ -195,7 +280,7 @@ reg_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
 	(void)attrs;
 	if (size != 1 || off > n->last)
 		wrong(n->w, "callback read %" PRIx64 "/%u", off, size);
-	*val = n->device[off % MEMORY];
+	*val = n->device[off % w_memory(n)];
 	return (MT_OK);
 }
 
@@ -209,7 +294,7 @@ reg_write(void *arg, mt_addr off, unsigned int size, uint64_t val,
 	if (size != 1 || off > n->last || val > 0xff)
 		wrong(n->w, "callback write %" PRIx64 "/%u=%" PRIx64, off,
 		    size, val);
-	n->device[off % MEMORY] = (uint8_t)val;
+	n->device[off % w_memory(n)] = (uint8_t)val;
 	return (MT_OK);
 }
 
@@ -226,7 +311,7 @@ pick(struct world *w)
 	struct node *n;
 
 	do
-		n = &w->node[t_below(&w->seed, NODES)];
+		n = &w->node[t_below(&w->seed, w->size->nodes)];
 	while (n->r == NULL);
 	return (n);
 }
@@ -235,7 +320,7 @@ pick(struct world *w)
 static mt_addr
 pick_addr(struct world *w)
 {
-	mt_addr near = t_below(&w->seed, WINDOW);
+	mt_addr near = t_below(&w->seed, w->size->window);
 	const struct node *n;
 
 	switch (t_below(&w->seed, 12)) {
@@ -253,7 +338,7 @@ pick_addr(struct world *w)
 		n = pick(w);
 		return (n->addr + t_below(&w->seed, 3) - 1);
 	case 6:
-		return (near & ~(mt_addr)0xff);
+		return (near & ~(w->size->window / 8 - 1));
 	default:
 		return (near);
 	}
@@ -274,8 +359,21 @@ pick_last(struct world *w, enum mt_kind kind)
 
 	if (!limited && t_below(&w->seed, 4) == 0)
 		return (t_below(&w->seed, 2) == 0 ? MT_LAST_MAX :
-		    MT_LAST_MAX - t_below(&w->seed, WINDOW));
-	return (t_below(&w->seed, limited ? MEMORY : WINDOW));
+		    MT_LAST_MAX - t_below(&w->seed, w->size->window));
+	return (t_below(&w->seed, limited ? w->size->memory :
+	    w->size->window));
+}
+
+static void
+fill(struct world *w, uint8_t bytes[MEMORY])
+{
+	uint64_t val;
+	size_t i;
+
+	for (i = 0; i < w->size->memory; i += sizeof(val)) {
+		val = t_random(&w->seed);
+		memcpy(bytes + i, &val, sizeof(val));
+	}
 }
 
 static void
@@ -283,19 +381,25 @@ create(struct world *w, struct node *n, enum mt_kind kind)
 {
 	struct mt_backing backing = { .kind = MT_BACKING_ANON };
 	char name[8];
-	size_t i;
 
 	snprintf(name, sizeof(name), "n%zu", (size_t)(n - w->node));
-	*n = (struct node){ .w = w, .kind = kind, .enabled = true,
-	    .rom_mode = kind == MT_ROM_DEVICE };
+	memset(n, 0, offsetof(struct node, memory));
+	n->w = w;
+	n->kind = kind;
+	n->enabled = true;
+	n->rom_mode = kind == MT_ROM_DEVICE;
 	n->last = n->max_last = pick_last(w, kind);
 	if (is_limited(kind) && t_below(&w->seed, 2) == 0)
-		n->max_last += t_below(&w->seed, MEMORY - n->last);
+		n->max_last += t_below(&w->seed, w->size->memory - n->last);
 	backing.max_last = n->max_last;
-	for (i = 0; i < MEMORY; i++) {
-		n->memory[i] = (uint8_t)t_random(&w->seed);
-		n->regs[i] = n->device[i] = (uint8_t)t_random(&w->seed);
+	/* Mapping memory takes longer than all else here. */
+	if (t_below(&w->seed, 8) != 0) {
+		backing.kind = MT_BACKING_PTR;
+		backing.ptr = n->own;
 	}
+	fill(w, n->memory);
+	fill(w, n->regs);
+	memcpy(n->device, n->regs, MEMORY);
 	switch (kind) {
 	case MT_CONTAINER:
 		n->r = mt_region_create_container(w->t, name, n->last);
@@ -476,7 +580,7 @@ change_overlay(struct world *w)
 	if (on == NULL || on->parent == NULL || n->parent != NULL ||
 	    reaches(w, n, on->parent))
 		return;
-	off = t_below(&w->seed, MEMORY);
+	off = t_below(&w->seed, w->size->memory);
 	expect(w, "alias offset", n,
 	    mt_region_set_alias_offset(n->r, off), 0);
 	n->nonvolatile = t_below(&w->seed, 2) == 0;
@@ -497,7 +601,7 @@ change_region(struct world *w)
 {
 	struct node *n = pick(w), *c;
 
-	for (c = w->node; c < w->node + NODES; c++)
+	for (c = w->node; c < w->node + w->size->nodes; c++)
 		if (c->r != NULL && (c->parent == n || c->target == n))
 			return;
 	if (n == w->root[0] || n == w->root[1])
@@ -519,6 +623,7 @@ change(struct world *w)
 	};
 
 	changes[t_below(&w->seed, T_COUNT(changes))](w);
+	memset(w->asked, 0, sizeof(w->asked));
 }
 
 /* --- what is seen ------------------------------------------------------ */
@@ -541,22 +646,68 @@ agrees(const struct answer *a, const struct mt_section *sec, mt_addr addr)
 	    a->flags == sec->flags);
 }
 
+/* Compare an answer, and all of its room if it is not just for one byte. */
 static void
-check_byte(struct world *w, unsigned int s, const struct mt_view *v,
-    mt_addr addr)
+check_answer(struct world *w, unsigned int s, const struct mt_view *v,
+    mt_addr addr, struct answer a, bool all)
 {
-	struct answer a = at(w, s, addr);
 	struct mt_section sec;
 	bool is = mt_view_next(v, addr, &sec);
+	bool right = agrees(&a, is ? &sec : NULL, addr);
 
-	if (!agrees(&a, is ? &sec : NULL, addr))
+	if (right && all && a.n != NULL)
+		right = sec.range.last - addr >= a.room;
+	else if (right && all && is)
+		right = sec.range.first - addr > a.room;
+	/* What is unmergeable is seen in one way in all of a section. */
+	if (right && (a.flags & MT_SECTION_UNMERGEABLE) != 0)
+		right = ask_anew(w, s, sec.range.first).way == a.way;
+	if (!right)
 		wrong(w, "space %u at %" PRIx64 ": expected %s+%" PRIx64
-		    " flags %x, got %s+%" PRIx64 " flags %x", s, addr,
-		    a.n != NULL ? mt_region_name(a.n->r) : "nothing", a.off,
-		    a.flags, is && sec.range.first <= addr ?
+		    " flags %x to %" PRIx64 ", got %s+%" PRIx64 " flags %x "
+		    "to %" PRIx64, s, addr, a.n != NULL ?
+		    mt_region_name(a.n->r) : "nothing", a.off, a.flags,
+		    all ? addr + a.room : addr, is && sec.range.first <= addr ?
 		    mt_region_name(sec.region) : "nothing",
 		    is ? sec.off + (addr - sec.range.first) : 0,
-		    is ? sec.flags : 0);
+		    is ? sec.flags : 0, is ? sec.range.last : 0);
+}
+
+/* All addresses that there are. */
+static void
+check_all(struct world *w, unsigned int s, const struct mt_view *v)
+{
+	struct answer a;
+	mt_addr addr;
+
+	for (addr = 0; !w->failed; addr += a.room + 1) {
+		a = ask_anew(w, s, addr);
+		check_answer(w, s, v, addr, a, true);
+		if (a.room == MT_LAST_MAX - addr)
+			break;
+	}
+}
+
+/* Bytes, each asked for; and does the model keep what it says of room? */
+static void
+check_bytes(struct world *w, unsigned int s, const struct mt_view *v,
+    mt_addr first, mt_addr last)
+{
+	struct answer a, run = { .room = 0 };
+	mt_addr addr, began = first;
+
+	for (addr = first; !w->failed; addr++) {
+		a = ask_anew(w, s, addr);
+		check_answer(w, s, v, addr, a, false);
+		if (addr == first || addr - began > run.room) {
+			run = a;
+			began = addr;
+		} else if (a.n != run.n || a.flags != run.flags ||
+		    a.way != run.way || (a.n != NULL && a.off != run.off + (addr - began)))
+			wrong(w, "the model is wrong at %" PRIx64, addr);
+		if (addr == last)
+			break;
+	}
 }
 
 static void
@@ -572,11 +723,8 @@ check_told(struct world *w, unsigned int s, const struct mt_view *v)
 	if (told->n != mt_view_count(v))
 		wrong(w, "space %u: told of %zu sections, has %zu", s,
 		    told->n, mt_view_count(v));
-	while (mt_view_next(v, next, &sec)) {
-		for (i = 0; i < told->n; i++)
-			if (same_section(&told->sec[i], &sec))
-				break;
-		if (i == told->n)
+	for (i = 0; !w->failed && mt_view_next(v, next, &sec); i++) {
+		if (!same_section(&told->sec[i], &sec))
 			wrong(w, "space %u: not told of %" PRIx64 "-%" PRIx64,
 			    s, sec.range.first, sec.range.last);
 		if ((next = sec.range.last + 1) == 0)
@@ -599,13 +747,54 @@ continues(struct world *w, unsigned int s, const struct mt_section *a,
 	    at(w, s, a->range.last).way == at(w, s, b->range.first).way));
 }
 
+/* A view that was taken some changes ago is what it was. */
 static void
-check_view(struct world *w, unsigned int s)
+check_kept(struct world *w, unsigned int s)
+{
+	struct kept *k = &w->kept[s];
+	struct mt_section sec;
+	mt_addr next = 0;
+	size_t n = 0;
+
+	if (k->v == NULL)
+		return;
+	while (!w->failed && mt_view_next(k->v, next, &sec)) {
+		if (n == k->n || !same_section(&k->sec[n], &sec))
+			wrong(w, "space %u: a view that is kept changes at %"
+			    PRIx64, s, sec.range.first);
+		n++;
+		if ((next = sec.range.last + 1) == 0)
+			break;
+	}
+	if (n != k->n)
+		wrong(w, "space %u: a view that is kept loses sections", s);
+	mt_view_put(k->v);
+	k->v = NULL;
+}
+
+static void
+keep(struct world *w, unsigned int s)
+{
+	struct kept *k = &w->kept[s];
+	mt_addr next = 0;
+
+	k->v = mt_space_view(w->sp[s]);
+	for (k->n = 0; k->n < SECTIONS &&
+	    mt_view_next(k->v, next, &k->sec[k->n]); k->n++)
+		if ((next = k->sec[k->n].range.last + 1) == 0) {
+			k->n++;
+			break;
+		}
+}
+
+static void
+check_view(struct world *w, unsigned int s, bool bytes)
 {
 	struct mt_view *v = mt_space_view(w->sp[s]);
 	struct mt_section sec, prev = { .region = NULL };
 	mt_addr next = 0, addr;
 	size_t n = 0;
+	int i;
 
 	while (!w->failed && mt_view_next(v, next, &sec)) {
 		if (sec.range.first < next || sec.range.last < sec.range.first)
@@ -613,18 +802,6 @@ check_view(struct world *w, unsigned int s)
 		if (n > 0 && continues(w, s, &prev, &sec))
 			wrong(w, "space %u: neighbours are not merged at %"
 			    PRIx64, s, sec.range.first);
-		if ((sec.flags & MT_SECTION_UNMERGEABLE) != 0 &&
-		    at(w, s, sec.range.first).way !=
-		    at(w, s, sec.range.last).way)
-			wrong(w, "space %u: merged what is unmergeable at %"
-			    PRIx64, s, sec.range.first);
-		/* The windows are looked at below; here the edges. */
-		check_byte(w, s, v, sec.range.first);
-		check_byte(w, s, v, sec.range.last);
-		check_byte(w, s, v, sec.range.first - 1);
-		check_byte(w, s, v, sec.range.last + 1);
-		check_byte(w, s, v, sec.range.first +
-		    (sec.range.last - sec.range.first) / 2);
 		prev = sec;
 		n++;
 		if ((next = sec.range.last + 1) == 0)
@@ -633,37 +810,64 @@ check_view(struct world *w, unsigned int s)
 	if (n != mt_view_count(v) && !w->failed)
 		wrong(w, "space %u: counted %zu of %zu", s, mt_view_count(v),
 		    n);
-	for (addr = 0; addr < WINDOW && !w->failed; addr++) {
-		check_byte(w, s, v, addr);
-		check_byte(w, s, v, MT_LAST_MAX - addr);
+	check_all(w, s, v);
+	/* Anywhere: what finds its way down from no edge. */
+	for (i = 0; i < 8 && !w->failed; i++) {
+		addr = pick_addr(w);
+		check_answer(w, s, v, addr, ask_anew(w, s, addr), true);
+	}
+	if (bytes) {
+		check_bytes(w, s, v, 0, w->size->window * 2);
+		check_bytes(w, s, v, MT_LAST_MAX - w->size->window,
+		    MT_LAST_MAX);
 	}
 	check_told(w, s, v);
 	mt_view_put(v);
+	if (t_below(&w->seed, 4) == 0) {
+		check_kept(w, s);
+		keep(w, s);
+	}
+}
+
+/* Where sec is in what was told, or would be. */
+static size_t
+place_of(const struct told *told, const struct mt_section *sec)
+{
+	size_t i = told->n;
+
+	while (i > 0 && told->sec[i - 1].range.first >= sec->range.first)
+		i--;
+	return (i);
 }
 
 static void
 told_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
 {
 	struct told *told = arg;
+	size_t i = place_of(told, sec);
 
 	(void)sp;
 	must(told->n < SECTIONS);
-	told->sec[told->n++] = *sec;
+	memmove(&told->sec[i + 1], &told->sec[i],
+	    (told->n - i) * sizeof(told->sec[0]));
+	told->sec[i] = *sec;
+	told->n++;
 }
 
 static void
 told_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
 {
 	struct told *told = arg;
-	size_t i;
+	size_t i = place_of(told, sec);
 
 	(void)sp;
-	for (i = 0; i < told->n; i++)
-		if (same_section(&told->sec[i], sec)) {
-			told->sec[i] = told->sec[--told->n];
-			return;
-		}
-	told->wrong = true;
+	if (i == told->n || !same_section(&told->sec[i], sec)) {
+		told->wrong = true;
+		return;
+	}
+	told->n--;
+	memmove(&told->sec[i], &told->sec[i + 1],
+	    (told->n - i) * sizeof(told->sec[0]));
 }
 
 /* --- accesses ---------------------------------------------------------- */
@@ -671,7 +875,7 @@ told_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
 static mt_addr
 pick_window(struct world *w)
 {
-	mt_addr near = t_below(&w->seed, WINDOW);
+	mt_addr near = t_below(&w->seed, w->size->window);
 
 	return (t_below(&w->seed, 4) == 0 ? MT_LAST_MAX - near : near);
 }
@@ -708,7 +912,7 @@ model_read(struct world *w, unsigned int s, mt_addr addr, uint8_t *buf,
 		if (is_memory(&a))
 			buf[i] = a.n->memory[a.off];
 		else if (is_device(&a))
-			buf[i] = a.n->regs[a.off % MEMORY];
+			buf[i] = a.n->regs[a.off % w->size->memory];
 		else
 			res = MT_DECODE;
 		if (a.n == NULL)
@@ -733,7 +937,7 @@ model_write(struct world *w, unsigned int s, mt_addr addr,
 		if (is_writable_memory(&a))
 			a.n->memory[a.off] = buf[i];
 		else if (is_device(&a))
-			a.n->regs[a.off % MEMORY] = buf[i];
+			a.n->regs[a.off % w->size->memory] = buf[i];
 		else
 			res = MT_DECODE;
 		if (a.n == NULL)
@@ -788,8 +992,8 @@ check_write(struct world *w, unsigned int s, mt_addr addr, size_t len)
 	if (res != expected)
 		wrong(w, "space %u, write %" PRIx64 "/%zu: got %u, "
 		    "expected %u", s, addr, len, res, expected);
-	for (n = w->node; n < w->node + NODES; n++) {
-		if (memcmp(n->device, n->regs, MEMORY) != 0)
+	for (n = w->node; n < w->node + w->size->nodes; n++) {
+		if (memcmp(n->device, n->regs, w->size->memory) != 0)
 			wrong(w, "space %u, write %" PRIx64 "/%zu: registers "
 			    "of %s", s, addr, len, mt_region_name(n->r));
 		if (mt_region_ptr(n->r) != NULL &&
@@ -916,7 +1120,7 @@ check_accesses(struct world *w, unsigned int s)
 	mt_addr addr;
 	size_t len;
 
-	for (i = 0; i < 24 && !w->failed; i++) {
+	for (i = 0; i < w->size->accesses && !w->failed; i++) {
 		addr = pick_window(w);
 		len = 1 + t_below(&w->seed, 64);
 		is_write = t_below(&w->seed, 2) == 0;
@@ -942,20 +1146,37 @@ check_accesses(struct world *w, unsigned int s)
 
 /* --- worlds ------------------------------------------------------------ */
 
+static const struct size *
+pick_size(struct world *w)
+{
+	uint64_t n = t_below(&w->seed, 16);
+	const struct size *size = sizes;
+
+	while (n >= size->share)
+		n -= size++->share;
+	return (size);
+}
+
 static void
 begin_world(struct world *w, uint64_t seed)
 {
 	unsigned int s, i;
 
-	memset(w, 0, sizeof(*w));
 	w->seed = seed;
+	w->size = pick_size(w);
+	w->seq = 0;
+	w->failed = false;
+	for (i = 0; i < NODES; i++)
+		w->node[i].r = NULL;
 	w->t = t_topology();
 	create(w, &w->node[0], MT_CONTAINER);
 	must(mt_region_resize(w->node[0].r, MT_LAST_MAX) == 0);
 	w->node[0].last = MT_LAST_MAX;
-	for (i = 1; i < NODES; i++)
+	for (i = 1; i < w->size->nodes; i++)
 		create(w, &w->node[i], pick_kind(w));
 	for (s = 0; s < SPACES; s++) {
+		w->told[s].n = 0;
+		w->told[s].wrong = w->asked[s] = false;
 		w->root[s] = s == 0 ? &w->node[0] : pick(w);
 		w->sp[s] = t_space(w->root[s]->r);
 		w->listener[s] = (struct mt_listener){ .arg = &w->told[s],
@@ -964,7 +1185,7 @@ begin_world(struct world *w, uint64_t seed)
 	}
 	/* Something to begin with. */
 	must(mt_topology_begin(w->t) == 0);
-	for (i = 0; i < 2 * NODES; i++)
+	for (i = 0; i < 2 * w->size->nodes; i++)
 		change_add(w);
 	must(mt_topology_commit(w->t) == 0);
 }
@@ -976,13 +1197,14 @@ end_world(struct world *w)
 	size_t i;
 
 	for (s = 0; s < SPACES; s++) {
+		check_kept(w, s);
 		must(mt_listener_unregister(&w->listener[s]) == 0);
 		if (w->told[s].n != 0 || w->told[s].wrong)
 			wrong(w, "space %u: %zu sections were not told to go",
 			    s, w->told[s].n);
 		must(mt_space_destroy(w->sp[s]) == 0);
 	}
-	for (i = 0; i < NODES; i++)
+	for (i = 0; i < w->size->nodes; i++)
 		mt_region_put(w->node[i].r);
 	if (mt_topology_destroy(w->t) == -1)
 		wrong(w, "the topology has something left: errno %d", errno);
@@ -992,12 +1214,13 @@ static bool
 run_world(uint64_t seed)
 {
 	static struct world w;
-	unsigned int i, n, s;
+	unsigned int i, n, s, by_bytes;
 
 	begin_world(&w, seed);
-	for (i = 0; i < CHANGES && !w.failed; i++) {
+	by_bytes = (unsigned int)t_below(&w.seed, w.size->changes);
+	for (i = 0; i < w.size->changes && !w.failed; i++) {
 		for (s = 0; s < SPACES && !w.failed; s++) {
-			check_view(&w, s);
+			check_view(&w, s, w.size->bytes || i == by_bytes);
 			check_accesses(&w, s);
 		}
 		n = t_below(&w.seed, 3) == 0 ? 1 + t_below(&w.seed, 6) : 0;
@@ -1020,7 +1243,8 @@ main(void)
 {
 	uint64_t seed = t_env("T_SEED",
 	    (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid());
-	uint64_t count = t_env("T_COUNT", T_TSAN || T_ASAN ? 100 : 600), i;
+	uint64_t count = t_env("T_COUNT", T_TSAN ? 2000 :
+	    T_ASAN ? 5000 : 20000), i;
 
 	diag("T_SEED=%" PRIu64 " T_COUNT=%" PRIu64, seed, count);
 	for (i = 0; i < count; i++)
@@ -1028,6 +1252,6 @@ main(void)
 			break;
 	if (i < count)
 		diag("again: T_SEED=%" PRIu64 " T_COUNT=1", seed + i);
-	is_int(i, count, "random trees look as they should, byte by byte");
+	is_int(i, count, "random trees look as they should at every address");
 	return (done());
 }
