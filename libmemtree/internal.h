@@ -36,6 +36,7 @@
  *   mt__iommu.lock	the notifiers of an IOMMU, who is being told; leaf
  *   mt_space.wait_lock	waiters for bounce budget; leaf
  *   mt_space.defer_lock	what is in flight; leaf
+ *   mt_topology.views_lock	which views there are, and their garbage
  *   mt_topology.reclaim.lock	hand-over to the reclaimer; leaf
  * None of them is held while a region callback or a waiter is called, nor while
  * the lock that a region names is waited for; the writer lock is held while
@@ -57,10 +58,14 @@ struct mt__retired {
 struct mt__reclaim {
 	_Atomic(struct mt__retired *) after_grace;	/* [a] push-only stack */
 	_Atomic(struct mt__retired *) now;		/* [a] push-only stack */
+	_Atomic(size_t) waiting;	/* [a] bytes that are not freed yet */
+	_Atomic(size_t) max_waiting;	/* [a] */
 	pthread_mutex_t lock;
 	pthread_cond_t work;		/* with lock: kick or stop was set */
-	pthread_cond_t done;		/* with lock: passes_done has moved */
+	pthread_cond_t done;		/* with lock: passes_done, helpers */
 	pthread_t thread;		/* [I] */
+	struct mt__retired *ready;	/* lock; past its grace period */
+	unsigned int helpers;		/* lock; commits that free some of it */
 	uint64_t passes_begun;		/* lock */
 	uint64_t passes_done;		/* lock */
 	bool kick;			/* lock */
@@ -76,6 +81,14 @@ void	mt__retire_after_grace(struct mt_topology *t, struct mt__retired *r,
 	    void (*fn)(struct mt__retired *));
 void	mt__retire_now(struct mt_topology *t, struct mt__retired *r,
 	    void (*fn)(struct mt__retired *));
+/*
+ * What is in waiting: exactly the nodes, spans, views and spaces that have
+ * been replaced or destroyed and are not freed.  Before more is added: is
+ * there too much?  If it is getting so, this frees some.
+ */
+void	mt__waiting_add(struct mt_topology *t, size_t bytes);
+void	mt__waiting_sub(struct mt_topology *t, size_t bytes);
+bool	mt__waiting_full(struct mt_topology *t);
 
 bool	mt__reading(void);
 
@@ -125,6 +138,8 @@ struct mt__build {
 	uint64_t number;
 	uintptr_t top;			/* as mt_view.top */
 	size_t count;			/* of spans */
+	size_t bytes;			/* as mt_view.bytes */
+	size_t garbage;			/* bytes of old_nodes and dels */
 	struct mt__nodes new_nodes;
 	struct mt__nodes old_nodes;	/* replaced, but for their links as was */
 	struct mt__spans adds;		/* ascending */
@@ -161,6 +176,7 @@ struct mt_topology {
 	size_t scratch_n;		/* [t] */
 	size_t scratch_room;		/* [t] */
 	_Atomic(size_t) objects;	/* [a] spaces, regions, views alive */
+	pthread_mutex_t views_lock;
 	struct mt__reclaim reclaim;
 };
 
@@ -445,20 +461,25 @@ struct mt__span {
 };
 
 /*
- * Garbage is what this view has and the next one has not.  Views before it may
- * have it, too; so a view holds a reference to the next one, views die in the
- * order in which they were published, and each takes its garbage along.  The
- * last one takes the whole tree.
+ * The views of a root that are not freed yet are a list, in the order in which
+ * they were published.  A node or span is in those between the build that made
+ * it and the one that replaced it.  Garbage is what this view has and the next
+ * one in the list has not.  When a view dies, what it alone has goes with it,
+ * and what the one before it has, too, becomes the garbage of that one; so a
+ * view that is kept keeps what it shows, and nothing of what came after it.
  */
 struct mt_view {
 	struct mt__retired retired;	/* by the commit that replaces it */
 	struct mt_topology *topology;	/* [I] */
 	_Atomic(size_t) refs;		/* [a] */
+	uint64_t build;			/* [I] that made it; 0: none, empty */
 	uintptr_t top;			/* [I] the tree: see tree.c */
 	size_t count;			/* [I] of spans */
-	struct mt_view *next;		/* set once, before it is retired */
-	struct mt__nodes old_nodes;	/* garbage; as next */
-	struct mt__spans old_spans;	/* garbage; as next */
+	size_t bytes;			/* [I] of nodes and spans */
+	struct mt_view *prev;		/* views_lock */
+	struct mt_view *next;		/* views_lock; NULL: has all of top */
+	struct mt__nodes old_nodes;	/* views_lock; garbage */
+	struct mt__spans old_spans;	/* views_lock; garbage */
 };
 
 /* An empty view with one reference. */
@@ -466,8 +487,15 @@ struct mt_view *mt__view_alloc(struct mt_topology *t);
 /* The first span that ends at or after addr, or NULL. */
 const struct mt__span *mt__view_search(const struct mt_view *v, mt_addr addr);
 void	mt__section_of(const struct mt__span *span, struct mt_section *sec);
-/* Put v when no reader can see it any more. */
-void	mt__view_retire(struct mt_view *v);
+/* Free a view that was never published, whose tree is not its own. */
+void	mt__view_discard(struct mt_view *v);
+/* next has replaced v. */
+void	mt__view_link(struct mt_view *v, struct mt_view *next);
+/*
+ * Put v when no reader can see it any more.  b, of which the garbage is taken,
+ * is the build that replaced it; NULL: nothing has, its root is gone.
+ */
+void	mt__view_retire(struct mt_view *v, struct mt__build *b);
 
 /* --- tree.c -------------------------------------------------------------- */
 
@@ -523,7 +551,8 @@ mt__tree_at(uintptr_t slot, mt_addr addr)
 }
 
 const struct mt__span *mt__tree_next(uintptr_t slot, mt_addr addr);
-void	mt__tree_free(uintptr_t slot);		/* with all spans */
+/* Free what is not older than a build, spans too: how many bytes that were. */
+size_t	mt__tree_free(uintptr_t slot, uint64_t build);
 void	mt__span_free(struct mt__span *span);
 
 void	mt__build_begin(struct mt__build *b, uint64_t number,

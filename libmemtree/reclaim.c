@@ -21,10 +21,14 @@
 #include <sys/types.h>
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 
 #include "internal.h"
+
+/* How many a commit frees, and more than it adds unless it changes a lot. */
+#define BATCH	32
 
 bool
 mt__reading(void)
@@ -99,6 +103,34 @@ run(struct mt__retired *r)
 	}
 }
 
+/* Run some of what is past its grace period: was there any? */
+static bool
+run_ready(struct mt_topology *t)
+{
+	struct mt__reclaim *rc = &t->reclaim;
+	struct mt__retired *list, **end;
+	size_t n;
+
+	pthread_mutex_lock(&rc->lock);
+	list = rc->ready;
+	for (end = &rc->ready, n = 0; *end != NULL && n < BATCH; n++)
+		end = &(*end)->next;
+	rc->ready = *end;
+	*end = NULL;
+	if (list != NULL)
+		rc->helpers++;
+	pthread_mutex_unlock(&rc->lock);
+	if (list == NULL)
+		return (false);
+	mt__tsan_acquire(&rc->tsan);
+	run(list);
+	pthread_mutex_lock(&rc->lock);
+	if (--rc->helpers == 0)
+		pthread_cond_broadcast(&rc->done);
+	pthread_mutex_unlock(&rc->lock);
+	return (true);
+}
+
 static void
 pass(struct mt_topology *t)
 {
@@ -107,9 +139,17 @@ pass(struct mt_topology *t)
 
 	if ((r = take(&rc->after_grace)) != NULL) {
 		urcu_bp_synchronize_rcu();
-		mt__tsan_acquire(&rc->tsan);
-		run(r);
+		pthread_mutex_lock(&rc->lock);
+		rc->ready = r;
+		pthread_mutex_unlock(&rc->lock);
+		while (run_ready(t))
+			;
 	}
+	/* A pass ends when all is freed, by whomever; they never block. */
+	pthread_mutex_lock(&rc->lock);
+	while (rc->helpers != 0)
+		pthread_cond_wait(&rc->done, &rc->lock);
+	pthread_mutex_unlock(&rc->lock);
 	/* Freeing one may drop the last reference to the next. */
 	while ((r = take(&rc->now)) != NULL)
 		run(r);
@@ -137,6 +177,63 @@ reclaimer(void *arg)
 	}
 	pthread_mutex_unlock(&rc->lock);
 	return (NULL);
+}
+
+/* --- how much is in waiting ----------------------------------------------- */
+
+/* Relaxed: these are numbers, and nobody goes by them to anything else. */
+void
+mt__waiting_add(struct mt_topology *t, size_t bytes)
+{
+	atomic_fetch_add_explicit(&t->reclaim.waiting, bytes,
+	    memory_order_relaxed);
+}
+
+void
+mt__waiting_sub(struct mt_topology *t, size_t bytes)
+{
+	atomic_fetch_sub_explicit(&t->reclaim.waiting, bytes,
+	    memory_order_relaxed);
+}
+
+size_t
+mt_topology_waiting(const struct mt_topology *t)
+{
+	return (atomic_load_explicit(&t->reclaim.waiting,
+	    memory_order_relaxed));
+}
+
+void
+mt_topology_set_max_waiting(struct mt_topology *t, size_t bytes)
+{
+	atomic_store_explicit(&t->reclaim.max_waiting, bytes,
+	    memory_order_relaxed);
+}
+
+size_t
+mt_topology_max_waiting(const struct mt_topology *t)
+{
+	return (atomic_load_explicit(&t->reclaim.max_waiting,
+	    memory_order_relaxed));
+}
+
+/*
+ * A writer can make garbage faster than one thread frees it, which also has
+ * to wait for a reader that has lost its processor inside a section.  So a
+ * commit that finds a quarter of the limit in waiting frees as much as it is
+ * going to add, and lets others run for once.  It does not wait: not for
+ * readers, and not for the reclaimer, which may be in the put of an owner.
+ */
+bool
+mt__waiting_full(struct mt_topology *t)
+{
+	size_t max = mt_topology_max_waiting(t);
+
+	if (mt_topology_waiting(t) <= max / 4)
+		return (false);
+	(void)run_ready(t);
+	sched_yield();
+	return (mt_topology_waiting(t) > max);
 }
 
 /* Wait for a pass that began after now. */
@@ -168,6 +265,7 @@ mt__reclaim_init(struct mt_topology *t)
 	sigset_t all, old;
 	int error;
 
+	atomic_init(&rc->max_waiting, MT_WAITING_DEFAULT);
 	pthread_mutex_init(&rc->lock, NULL);
 	pthread_cond_init(&rc->work, NULL);
 	pthread_cond_init(&rc->done, NULL);

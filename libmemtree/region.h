@@ -276,8 +276,8 @@ int	mt_region_set_resized(struct mt_region *r,
  *          they wait for other writers; not from a listener.
  * Returns: 0, or -1 with errno set and the tree unchanged.
  * Errors:  EBUSY (child has a parent), ELOOP (child contains or shows
- *          parent), EXDEV (of two topologies), ENOMEM, EDEADLK (from a
- *          listener).
+ *          parent), EXDEV (of two topologies), ENOMEM, EAGAIN (see
+ *          mt_topology_commit()), EDEADLK (from a listener).
  * Since:   0.1
  */
 int	mt_region_add(struct mt_region *parent, struct mt_region *child,
@@ -287,7 +287,7 @@ int	mt_region_add(struct mt_region *parent, struct mt_region *child,
  * Take child out of its parent and drop the parent's reference.
  *
  * Returns: 0, or -1 with errno set and the tree unchanged.
- * Errors:  ENOENT (has no parent), ENOMEM, EDEADLK.
+ * Errors:  ENOENT (has no parent), ENOMEM, EAGAIN, EDEADLK.
  * Since:   0.1
  */
 int	mt_region_del(struct mt_region *child);
@@ -303,7 +303,7 @@ int	mt_region_del(struct mt_region *child);
  *
  * Returns: 0, or -1 with errno set and the tree unchanged.
  * Errors:  EINVAL (not for this kind, or too large), ENOENT (move of a region
- *          without a parent), ENOMEM, EDEADLK.
+ *          without a parent), ENOMEM, EAGAIN, EDEADLK.
  * Since:   0.1
  */
 int	mt_region_move(struct mt_region *r, mt_addr off);

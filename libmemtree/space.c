@@ -38,9 +38,16 @@ root_put(struct mt__root *root)
 		LIST_REMOVE(root, entry);
 	root->region->root = NULL;
 	free(root->dirty.ranges);
-	mt__view_retire(root->view);
+	mt__view_retire(root->view, NULL);
 	mt_region_put(root->region);
 	free(root);
+}
+
+/* For the count of what is in waiting. */
+static size_t
+size_of(const struct mt_space *sp)
+{
+	return (sizeof(*sp) + strlen(sp->name) + 1);
 }
 
 static void
@@ -57,6 +64,7 @@ mt_space_create(struct mt_region *root, const char *name)
 {
 	struct mt_topology *t = root->topology;
 	struct mt_space *sp;
+	int error;
 
 	if ((sp = calloc(1, sizeof(*sp))) == NULL)
 		return (NULL);
@@ -71,18 +79,23 @@ mt_space_create(struct mt_region *root, const char *name)
 		free_space(sp);
 		return (NULL);
 	}
-	if ((sp->root = root_get(t, root)) == NULL) {
+	/* Only a first space on a root is something for the commit. */
+	error = mt__waiting_full(t) ? EAGAIN : 0;
+	if (error == 0 && (sp->root = root_get(t, root)) == NULL)
+		error = ENOMEM;
+	if (error != 0) {
 		(void)mt_topology_commit(t);
 		free_space(sp);
-		errno = ENOMEM;
+		errno = error;
 		return (NULL);
 	}
 	atomic_init(&sp->view, sp->root->view);
 	TAILQ_INSERT_TAIL(&sp->root->spaces, sp, entry);
 	atomic_fetch_add_explicit(&t->objects, 1, memory_order_relaxed);
 	if (mt_topology_commit(t) == -1) {
+		error = errno;
 		mt_space_destroy(sp);
-		errno = ENOMEM;
+		errno = error;
 		return (NULL);
 	}
 	return (sp);
@@ -94,6 +107,7 @@ free_retired(struct mt__retired *retired)
 	struct mt_space *sp = (struct mt_space *)(void *)retired;
 	struct mt_topology *t = sp->topology;
 
+	mt__waiting_sub(t, size_of(sp));
 	free_space(sp);
 	/* Pairs with the acquire in mt_topology_destroy(). */
 	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
@@ -119,6 +133,7 @@ mt_space_destroy(struct mt_space *sp)
 	TAILQ_REMOVE(&sp->root->spaces, sp, entry);
 	root_put(sp->root);
 	pthread_mutex_unlock(&t->lock);
+	mt__waiting_add(t, size_of(sp));
 	/* Not before a callback that was called through it has returned. */
 	mt__retire_after_grace(t, &sp->retired, free_retired);
 	return (0);

@@ -25,7 +25,8 @@ struct mt_space;
  * Owns:    name is copied; keeps a reference to root.
  * Context: takes the topology's writer lock; not from a listener.
  * Returns: the space, or NULL with errno set.
- * Errors:  ENOMEM, EDEADLK (from a listener).
+ * Errors:  ENOMEM, EAGAIN (see mt_topology_commit()), EDEADLK (from a
+ *          listener).
  * Since:   0.1
  */
 struct mt_space *mt_space_create(struct mt_region *root, const char *name);

@@ -45,9 +45,11 @@ mt_topology_create(void)
 	if ((t = calloc(1, sizeof(*t))) == NULL)
 		return (NULL);
 	pthread_mutex_init(&t->lock, NULL);
+	pthread_mutex_init(&t->views_lock, NULL);
 	LIST_INIT(&t->dirty_roots);
 	SLIST_INIT(&t->undo);
 	if ((error = mt__reclaim_init(t)) != 0) {
+		pthread_mutex_destroy(&t->views_lock);
 		pthread_mutex_destroy(&t->lock);
 		free(t);
 		errno = error;
@@ -70,6 +72,7 @@ mt_topology_destroy(struct mt_topology *t)
 		return (-1);
 	}
 	mt__reclaim_fini(t);
+	pthread_mutex_destroy(&t->views_lock);
 	pthread_mutex_destroy(&t->lock);
 	free(t->scratch);
 	free(t);
@@ -356,8 +359,10 @@ build(struct mt__root *root, uint64_t number)
 		if (root->next_view == NULL)
 			ret = -1;
 		else {
+			root->next_view->build = number;
 			root->next_view->top = b->top;
 			root->next_view->count = b->count;
+			root->next_view->bytes = b->bytes;
 		}
 	}
 	/* All may look as before, and still have been taken apart and built. */
@@ -384,9 +389,7 @@ build_all(struct mt_topology *t)
 		if (root->next_view == NULL)
 			continue;
 		mt__build_abort(&root->build);
-		/* Its tree is that of the build, and not its own to free. */
-		root->next_view->top = 0;
-		mt_view_put(root->next_view);
+		mt__view_discard(root->next_view);
 		root->next_view = NULL;
 	}
 	errno = ENOMEM;
@@ -404,7 +407,7 @@ publish(struct mt_topology *t)
 		if (root->next_view == NULL)
 			continue;
 		old = root->view;
-		old->next = mt_view_get(root->next_view);
+		mt__view_link(old, root->next_view);
 		root->view = root->next_view;
 		TAILQ_FOREACH(sp, &root->spaces, entry)
 			/* Pairs with the acquire in mt__space_view(). */
@@ -422,11 +425,7 @@ publish(struct mt_topology *t)
 		next = LIST_NEXT(root, entry);
 		if ((old = root->next_view) != NULL) {
 			root->next_view = NULL;
-			TAILQ_CONCAT(&old->old_nodes, &root->build.old_nodes,
-			    link);
-			TAILQ_CONCAT(&old->old_spans, &root->build.dels,
-			    link);
-			mt__view_retire(old);
+			mt__view_retire(old, &root->build);
 		}
 		clean(root);
 	}
@@ -495,7 +494,9 @@ mt_topology_commit(struct mt_topology *t)
 		return (0);
 	}
 	if (!LIST_EMPTY(&t->dirty_roots)) {
-		if (build_all(t) == -1)
+		if (mt__waiting_full(t))
+			error = EAGAIN;
+		else if (build_all(t) == -1)
 			error = errno;
 		else
 			publish(t);

@@ -62,8 +62,9 @@ int	mt_topology_begin(struct mt_topology *t);
  *
  * Context: the thread that began.  Never waits for readers.
  * Returns: 0, or -1 with errno set and the tree as it was at the begin.
- * Errors:  ENOMEM, EPERM (this thread has no transaction open, or is in a
- *          listener).
+ * Errors:  ENOMEM, EAGAIN (too much is in waiting for readers: see
+ *          mt_topology_set_max_waiting()), EPERM (this thread has no
+ *          transaction open, or is in a listener).
  * Since:   0.1
  */
 int	mt_topology_commit(struct mt_topology *t);
@@ -81,6 +82,31 @@ int	mt_topology_commit(struct mt_topology *t);
  * Since:   0.1
  */
 int	mt_topology_sync(struct mt_topology *t);
+
+#define MT_WAITING_DEFAULT	((size_t)256 << 20)
+
+/*
+ * Set how much may be in waiting: what has been replaced or destroyed, and
+ * cannot be freed because of a reader that has not left or a view that is
+ * held.  While it is more, a commit that changes a view, and with it the
+ * change that it ends, fails with EAGAIN and changes nothing; it does not
+ * wait.  So there is at most the limit, and what one commit replaces.
+ *
+ * Units:   bytes of the library's own; memory of regions is not counted.
+ * Context: any thread.
+ * Since:   0.1
+ */
+void	mt_topology_set_max_waiting(struct mt_topology *t, size_t bytes);
+size_t	mt_topology_max_waiting(const struct mt_topology *t);
+
+/*
+ * How much is in waiting.
+ *
+ * Units:   bytes.
+ * Context: any thread.
+ * Since:   0.1
+ */
+size_t	mt_topology_waiting(const struct mt_topology *t);
 
 #ifdef __cplusplus
 }

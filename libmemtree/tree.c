@@ -74,40 +74,48 @@ mt__span_free(struct mt__span *span)
 	free(span);
 }
 
-/* Free what is below slot; *prev is the span that was seen before. */
-static void
-free_below(uintptr_t slot, struct mt__span **prev)
+/*
+ * Free what is below slot; *prev is the span that was seen before.  Nothing
+ * below a node is newer than the node, as to change that it was copied.
+ */
+static size_t
+free_below(uintptr_t slot, uint64_t build, struct mt__span **prev)
 {
 	struct mt__node *n;
 	struct mt__span *span;
+	size_t bytes = sizeof(*n);
 	unsigned int i;
 
 	if (slot == 0)
-		return;
+		return (0);
 	if (!mt__is_node(slot)) {
 		/* Slots of one span follow each other. */
 		span = (struct mt__span *)slot;
-		if (span != *prev) {
-			if (*prev != NULL)
-				mt__span_free(*prev);
-			*prev = span;
-		}
-		return;
+		if (span == *prev || span->build < build)
+			return (0);
+		if (*prev != NULL)
+			mt__span_free(*prev);
+		*prev = span;
+		return (sizeof(*span));
 	}
 	n = mt__to_node(slot);
+	if (n->build < build)
+		return (0);
 	for (i = 0; i < MT__FAN; i++)
-		free_below(n->slots[i], prev);
+		bytes += free_below(n->slots[i], build, prev);
 	free(n);
+	return (bytes);
 }
 
-void
-mt__tree_free(uintptr_t slot)
+size_t
+mt__tree_free(uintptr_t slot, uint64_t build)
 {
 	struct mt__span *prev = NULL;
+	size_t bytes = free_below(slot, build, &prev);
 
-	free_below(slot, &prev);
 	if (prev != NULL)
 		mt__span_free(prev);
+	return (bytes);
 }
 
 /* --- building ------------------------------------------------------------ */
@@ -118,6 +126,8 @@ mt__build_begin(struct mt__build *b, uint64_t number, const struct mt_view *v)
 	b->number = number;
 	b->top = v->top;
 	b->count = v->count;
+	b->bytes = v->bytes;
+	b->garbage = 0;
 	TAILQ_INIT(&b->new_nodes);
 	TAILQ_INIT(&b->old_nodes);
 	TAILQ_INIT(&b->adds);
@@ -156,6 +166,7 @@ new_node(struct mt__build *b, mt_addr first, mt_addr last)
 	    ~(((mt_addr)1 << (n->shift + MT__BITS)) - 1);
 	n->base = first & n->mask;
 	n->build = b->number;
+	b->bytes += sizeof(*n);
 	TAILQ_INSERT_TAIL(&b->new_nodes, n, link);
 	return (n);
 }
@@ -174,6 +185,7 @@ writable(struct mt__build *b, uintptr_t *slot)
 	copy->build = b->number;
 	TAILQ_INSERT_TAIL(&b->new_nodes, copy, link);
 	TAILQ_INSERT_TAIL(&b->old_nodes, n, link);
+	b->garbage += sizeof(*n);
 	*slot = (uintptr_t)copy + 1;
 	return (copy);
 }
@@ -278,6 +290,7 @@ take(struct mt__build *b, uintptr_t *slot, const struct mt__span *span)
 	}
 	if (n->used == 0) {
 		TAILQ_REMOVE(&b->new_nodes, n, link);
+		b->bytes -= sizeof(*n);
 		free(n);
 		*slot = 0;
 	}
@@ -290,6 +303,7 @@ mt__build_add(struct mt__build *b, struct mt__span *span)
 	span->build = b->number;
 	TAILQ_INSERT_TAIL(&b->adds, span, link);
 	b->count++;
+	b->bytes += sizeof(*span);
 	return (put(b, &b->top, 0, MT_LAST_MAX, span));
 }
 
@@ -299,11 +313,14 @@ mt__build_del(struct mt__build *b, struct mt__span *span)
 	if (take(b, &b->top, span) == -1)
 		return (-1);
 	b->count--;
+	b->bytes -= sizeof(*span);
 	/* What this build has made itself nobody needs to hear of. */
 	if (span->build == b->number) {
 		TAILQ_REMOVE(&b->adds, span, link);
 		mt__span_free(span);
-	} else
+	} else {
 		TAILQ_INSERT_TAIL(&b->dels, span, link);
+		b->garbage += sizeof(*span);
+	}
 	return (0);
 }

@@ -28,44 +28,95 @@ mt_view_get(struct mt_view *v)
 	return (v);
 }
 
-/* Free a view that nobody holds, and what only it and those before it had. */
-static void
-free_view(struct mt_view *v)
+void
+mt__view_discard(struct mt_view *v)
 {
 	struct mt_topology *t = v->topology;
-	struct mt__span *span;
-	struct mt__node *n;
 
-	if (v->next == NULL)
-		mt__tree_free(v->top);
-	while ((span = TAILQ_FIRST(&v->old_spans)) != NULL) {
-		TAILQ_REMOVE(&v->old_spans, span, link);
-		mt__span_free(span);
-	}
-	while ((n = TAILQ_FIRST(&v->old_nodes)) != NULL) {
-		TAILQ_REMOVE(&v->old_nodes, n, link);
-		free(n);
-	}
 	free(v);
 	/* Pairs with the acquire in mt_topology_destroy(). */
 	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
 }
 
 void
+mt__view_link(struct mt_view *v, struct mt_view *next)
+{
+	pthread_mutex_lock(&v->topology->views_lock);
+	v->next = next;
+	next->prev = v;
+	pthread_mutex_unlock(&v->topology->views_lock);
+}
+
+/* Leave to the view before v, which goes, what both have. */
+static void
+bequeath_locked(struct mt_view *v)
+{
+	struct mt_view *heir = v->prev;
+	struct mt__span *span, *next_span;
+	struct mt__node *n, *next_node;
+
+	TAILQ_FOREACH_SAFE(span, &v->old_spans, link, next_span)
+		if (span->build <= heir->build) {
+			TAILQ_REMOVE(&v->old_spans, span, link);
+			TAILQ_INSERT_TAIL(&heir->old_spans, span, link);
+		}
+	TAILQ_FOREACH_SAFE(n, &v->old_nodes, link, next_node)
+		if (n->build <= heir->build) {
+			TAILQ_REMOVE(&v->old_nodes, n, link);
+			TAILQ_INSERT_TAIL(&heir->old_nodes, n, link);
+		}
+}
+
+/* Free a view that nobody holds, and what no other has. */
+static void
+free_view(struct mt_view *v)
+{
+	struct mt_topology *t = v->topology;
+	struct mt__span *span;
+	struct mt__node *n;
+	size_t bytes = sizeof(*v);
+	bool is_last;
+
+	pthread_mutex_lock(&t->views_lock);
+	is_last = v->next == NULL;
+	if (v->prev != NULL) {
+		bequeath_locked(v);
+		/* Under the lock: the heir might free what both have. */
+		if (is_last) {
+			bytes += mt__tree_free(v->top, v->prev->build + 1);
+			/* Garbage is part of its tree, which is its own now. */
+			TAILQ_INIT(&v->prev->old_spans);
+			TAILQ_INIT(&v->prev->old_nodes);
+		}
+		v->prev->next = v->next;
+	}
+	if (v->next != NULL)
+		v->next->prev = v->prev;
+	pthread_mutex_unlock(&t->views_lock);
+	/* Nobody else knows any of this any more. */
+	if (is_last && v->prev == NULL)
+		bytes += mt__tree_free(v->top, 0);
+	while ((span = TAILQ_FIRST(&v->old_spans)) != NULL) {
+		TAILQ_REMOVE(&v->old_spans, span, link);
+		mt__span_free(span);
+		bytes += sizeof(*span);
+	}
+	while ((n = TAILQ_FIRST(&v->old_nodes)) != NULL) {
+		TAILQ_REMOVE(&v->old_nodes, n, link);
+		free(n);
+		bytes += sizeof(*n);
+	}
+	mt__waiting_sub(t, bytes);
+	mt__view_discard(v);
+}
+
+void
 mt_view_put(struct mt_view *v)
 {
-	struct mt_view *next;
-
-	/*
-	 * The order is that of mt_region_put(); it also makes v->next visible,
-	 * which was set by who dropped the reference of the root.
-	 */
-	while (v != NULL && atomic_fetch_sub_explicit(&v->refs, 1,
-	    memory_order_acq_rel) == 1) {
-		next = v->next;
+	/* The order is that of mt_region_put(). */
+	if (v != NULL && atomic_fetch_sub_explicit(&v->refs, 1,
+	    memory_order_acq_rel) == 1)
 		free_view(v);
-		v = next;
-	}
 }
 
 static void
@@ -75,8 +126,17 @@ put_retired(struct mt__retired *retired)
 }
 
 void
-mt__view_retire(struct mt_view *v)
+mt__view_retire(struct mt_view *v, struct mt__build *b)
 {
+	struct mt_topology *t = v->topology;
+
+	mt__waiting_add(t, sizeof(*v) + (b != NULL ? b->garbage : v->bytes));
+	if (b != NULL) {
+		pthread_mutex_lock(&t->views_lock);
+		TAILQ_CONCAT(&v->old_nodes, &b->old_nodes, link);
+		TAILQ_CONCAT(&v->old_spans, &b->dels, link);
+		pthread_mutex_unlock(&t->views_lock);
+	}
 	mt__retire_after_grace(v->topology, &v->retired, put_retired);
 }
 

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * What waits to be freed: it is counted, a view that is held keeps little of
+ * it, and commits fail rather than add to too much.  T_SECONDS is how long a
+ * writer goes at full speed.
+ */
+
+#include <time.h>
+
+#include "t/util.h"
+
+#define SLOTS		64
+#define PAGE		0x1000
+
+static struct mt_topology *t;
+static struct mt_region *root, *slots[SLOTS];
+static struct mt_space *sp;
+
+static void
+begin(void)
+{
+	char name[16];
+	unsigned int i;
+
+	t = t_topology();
+	root = t_container(t, "root", T_ALL);
+	must(mt_topology_begin(t) == 0);
+	for (i = 0; i < SLOTS; i++) {
+		snprintf(name, sizeof(name), "s%u", i);
+		slots[i] = t_add(root, i * 2 * PAGE, 0, t_ram(t, name, PAGE));
+	}
+	must(mt_topology_commit(t) == 0);
+	sp = t_space(root);
+}
+
+static void
+end(void)
+{
+	works(mt_space_destroy(sp), "the space goes");
+	mt_region_put(root);
+	works(mt_topology_sync(t), "wait");
+	is_int(mt_topology_waiting(t), 0, "nothing is left in waiting");
+	t_end(t);
+}
+
+static int
+toggle(unsigned int i)
+{
+	struct mt_region *r = slots[i % SLOTS];
+
+	return (mt_region_set_enabled(r, !mt_region_enabled(r)));
+}
+
+/* Bytes in waiting when all that can be freed is. */
+static size_t
+settled(void)
+{
+	must(mt_topology_sync(t) == 0);
+	return (mt_topology_waiting(t));
+}
+
+/* All of a view; to be freed. */
+static char *
+text_of(const struct mt_view *v)
+{
+	struct mt_section sec;
+	mt_addr at = 0;
+	char *text = NULL;
+	size_t len = 0;
+	FILE *fp;
+
+	must((fp = open_memstream(&text, &len)) != NULL);
+	while (mt_view_next(v, at, &sec)) {
+		fprintf(fp, "%" PRIx64 "-%" PRIx64 " %s+%" PRIx64 "\n",
+		    sec.range.first, sec.range.last,
+		    mt_region_name(sec.region), sec.off);
+		at = sec.range.last + 1;
+	}
+	fprintf(fp, "%zu\n", mt_view_count(v));
+	fclose(fp);
+	return (text);
+}
+
+static void
+test_count(void)
+{
+	unsigned int i;
+
+	begin();
+	is_int(mt_topology_max_waiting(t), MT_WAITING_DEFAULT,
+	    "there is a limit from the beginning");
+	mt_topology_set_max_waiting(t, 12345);
+	is_int(mt_topology_max_waiting(t), 12345, "and it can be set");
+	mt_topology_set_max_waiting(t, MT_WAITING_DEFAULT);
+	is_int(settled(), 0, "all that was replaced while it was made is gone");
+	for (i = 0; i < 1000; i++)
+		must(toggle(i * 7) == 0);
+	is_int(settled(), 0, "so is what 1000 commits replace");
+	end();
+}
+
+/* --- views that are held ------------------------------------------------- */
+
+static void
+test_held(void)
+{
+	struct mt_view *v;
+	char *before, *after;
+	size_t few, many;
+	unsigned int i;
+
+	begin();
+	v = mt_space_view(sp);
+	before = text_of(v);
+	for (i = 0; i < 2 * SLOTS; i++)
+		must(toggle(i) == 0);
+	few = settled();
+	ok(few > 0, "a view that is held keeps what it shows");
+	for (i = 0; i < 200 * SLOTS; i++)
+		must(toggle(i) == 0);
+	many = settled();
+	is_int(many, few, "and no more after 12 800 commits");
+	after = text_of(v);
+	is_str(after, before, "and is what it was");
+	free(before);
+	free(after);
+	mt_view_put(v);
+	is_int(settled(), 0, "when it is put all of it goes");
+	end();
+}
+
+#define HELD	9
+
+/* Many views, put in any order. */
+static void
+test_many_held(void)
+{
+	struct mt_view *v[HELD] = { NULL };
+	char *text[HELD], *now;
+	uint64_t seed = t_env("T_SEED", (uint64_t)time(NULL));
+	unsigned int i, n, k, differ = 0;
+
+	diag("T_SEED=%" PRIu64, seed);
+	begin();
+	for (i = 0; i < 3000; i++) {
+		must(mt_topology_begin(t) == 0);
+		for (n = (unsigned int)t_below(&seed, 12); n > 0; n--)
+			must(toggle((unsigned int)t_below(&seed, SLOTS)) == 0);
+		must(mt_topology_commit(t) == 0);
+		k = (unsigned int)t_below(&seed, HELD);
+		if (v[k] == NULL) {
+			v[k] = mt_space_view(sp);
+			text[k] = text_of(v[k]);
+			continue;
+		}
+		now = text_of(v[k]);
+		differ += strcmp(now, text[k]) != 0;
+		free(now);
+		free(text[k]);
+		mt_view_put(v[k]);
+		v[k] = NULL;
+		if (t_below(&seed, 50) == 0)
+			must(mt_topology_sync(t) == 0);
+	}
+	/* The last of a space goes before some that are older. */
+	must(mt_space_destroy(sp) == 0);
+	must(mt_topology_sync(t) == 0);
+	for (k = 0; k < HELD; k++) {
+		if (v[k] == NULL)
+			continue;
+		now = text_of(v[k]);
+		differ += strcmp(now, text[k]) != 0;
+		free(now);
+		free(text[k]);
+		mt_view_put(v[k]);
+	}
+	is_int(differ, 0, "views that are held stay what they were, whichever "
+	    "of them go first");
+	is_int(settled(), 0, "and leave nothing behind");
+	sp = t_space(root);
+	end();
+}
+
+/* --- a reader that does not leave ---------------------------------------- */
+
+#define LIMIT	((size_t)64 << 10)
+#define MOST	(LIMIT + 8192)		/* and what one commit replaces */
+
+static unsigned int heard;
+
+static void
+hear(void *arg, struct mt_space *space)
+{
+	(void)arg, (void)space;
+	heard++;
+}
+
+/* Is all as it was, after a change that failed? */
+static void
+test_refused(void)
+{
+	char *before, *after;
+	struct mt_view *v;
+	bool first = mt_region_enabled(slots[0]);
+	struct mt_region *other;
+	unsigned int was = heard;
+
+	v = mt_space_view(sp);
+	before = text_of(v);
+	fails(mt_region_set_enabled(slots[0], !first), EAGAIN,
+	    "a change is refused");
+	is_int(mt_region_enabled(slots[0]), first, "and taken back");
+	must(mt_topology_begin(t) == 0);
+	must(mt_region_enabled(slots[SLOTS - 1]));
+	must(mt_region_move(slots[SLOTS - 1], 0x7000000) == 0);
+	must(mt_region_del(slots[SLOTS - 2]) == 0);
+	fails(mt_topology_commit(t), EAGAIN, "so is a transaction");
+	is_hex(mt_region_addr(slots[SLOTS - 1]), (SLOTS - 1) * 2 * PAGE,
+	    "all of it: nobody moved");
+	ok(mt_region_parent(slots[SLOTS - 2]) == root, "nor went");
+	mt_view_put(v);
+	v = mt_space_view(sp);
+	after = text_of(v);
+	is_str(after, before, "the view is as it was");
+	is_int(heard, was, "no listener was called");
+	free(before);
+	free(after);
+	mt_view_put(v);
+	fails_null(mt_space_create(root, "x"), EAGAIN, "no new space");
+	works(mt_region_set_nonvolatile(root, false), "what changes nothing "
+	    "is allowed");
+	other = t_container(t, "other", 1);
+	works(mt_region_resize(other, 10), "and a change that no space shows");
+	mt_region_put(other);
+}
+
+static enum mt_result
+greedy_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	unsigned int i, *n = arg;
+
+	(void)off, (void)size, (void)attrs;
+	*val = 0;
+	for (i = 0; i < 1000000 && toggle(i) == 0; i++)
+		++*n;
+	ok(errno == EAGAIN, "changes from a callback fail at the limit");
+	ok(mt_topology_waiting(t) <= MOST, "and are not much above it");
+	diag("%u commits, %zu bytes", *n, mt_topology_waiting(t));
+	test_refused();
+	return (MT_OK);
+}
+
+static const struct mt_io_ops greedy_ops = { .read = greedy_read };
+
+static void
+test_own_section(void)
+{
+	struct mt_listener l = { .begin = hear };
+	unsigned int n = 0;
+	uint8_t byte;
+
+	begin();
+	t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(t, "greedy", 0, &greedy_ops, &n), "io"));
+	must(mt_listener_register(sp, &l) == 0);
+	must(mt_topology_sync(t) == 0);
+	mt_topology_set_max_waiting(t, LIMIT);
+	is_int(mt_space_read(sp, 0x1000000, &byte, 1, MT_ATTRS_NONE), MT_OK,
+	    "the read");
+	ok(n > 10, "and before it they work");
+	is_int(settled(), 0, "after it all is freed");
+	works(toggle(0), "and changes work again");
+	must(mt_listener_unregister(&l) == 0);
+	end();
+}
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static bool inside, leave;		/* lock */
+
+static enum mt_result
+stuck_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	(void)arg, (void)off, (void)size, (void)attrs;
+	*val = 0;
+	pthread_mutex_lock(&lock);
+	inside = true;
+	pthread_cond_broadcast(&cond);
+	while (!leave)
+		pthread_cond_wait(&cond, &lock);
+	pthread_mutex_unlock(&lock);
+	return (MT_OK);
+}
+
+static const struct mt_io_ops stuck_ops = { .read = stuck_read };
+
+static void *
+stuck_reader(void *arg)
+{
+	uint8_t byte;
+
+	(void)arg;
+	(void)mt_space_read(sp, 0x1000000, &byte, 1, MT_ATTRS_NONE);
+	return (NULL);
+}
+
+static void
+test_other_section(void)
+{
+	struct mt_space *other;
+	pthread_t id;
+	unsigned int i, n;
+
+	begin();
+	t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(t, "stuck", 0, &stuck_ops, NULL), "io"));
+	must(pthread_create(&id, NULL, stuck_reader, NULL) == 0);
+	pthread_mutex_lock(&lock);
+	while (!inside)
+		pthread_cond_wait(&cond, &lock);
+	pthread_mutex_unlock(&lock);
+	mt_topology_set_max_waiting(t, LIMIT);
+	for (n = 0; n < 1000000 && toggle(n) == 0; n++)
+		;
+	ok(n > 10 && n < 1000000 && errno == EAGAIN, "commits go on until the "
+	    "limit while another thread reads for ever");
+	ok(mt_topology_waiting(t) <= MOST, "which is kept");
+	test_refused();
+	mt_topology_set_max_waiting(t, 4 * LIMIT);
+	works(toggle(0), "a higher limit lets them go on");
+	/* Spaces count, too. */
+	for (n = 0; n < 1000000; n++) {
+		if ((other = mt_space_create(root, "other")) == NULL)
+			break;
+		must(mt_space_destroy(other) == 0);
+	}
+	ok(n < 1000000 && errno == EAGAIN, "so do spaces that come and go");
+	pthread_mutex_lock(&lock);
+	leave = true;
+	pthread_cond_broadcast(&cond);
+	pthread_mutex_unlock(&lock);
+	/* Without a sync: what is in waiting is freed by itself. */
+	for (i = 0; i < 1000 && toggle(0) == -1; i++)
+		usleep(10000);
+	ok(i < 1000, "when the reader has left changes work again");
+	pthread_join(id, NULL);
+	is_int(settled(), 0, "and all is freed");
+	end();
+}
+
+/* --- a writer at full speed ---------------------------------------------- */
+
+static unsigned int stop;		/* atomic */
+
+static void *
+busy_reader(void *arg)
+{
+	unsigned long *n = arg;
+	uint8_t buf[64];
+
+	while (__atomic_load_n(&stop, __ATOMIC_RELAXED) == 0) {
+		(void)mt_space_read(sp, *n % SLOTS * 2 * PAGE, buf,
+		    sizeof(buf), MT_ATTRS_NONE);
+		++*n;
+	}
+	return (NULL);
+}
+
+static double
+now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ((double)ts.tv_sec + (double)ts.tv_nsec / 1e9);
+}
+
+static void
+test_speed(double seconds)
+{
+	unsigned long commits = 0, refused = 0, reads = 0;
+	size_t bytes, most = 0;
+	pthread_t id;
+	double until;
+
+	begin();
+	must(pthread_create(&id, NULL, busy_reader, &reads) == 0);
+	for (until = now() + seconds; now() < until; commits++) {
+		if (toggle((unsigned int)commits) == -1)
+			refused++;
+		bytes = mt_topology_waiting(t);
+		if (bytes > most)
+			most = bytes;
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	pthread_join(id, NULL);
+	diag("%lu commits, %lu reads, at most %zu KiB in waiting", commits,
+	    reads, most >> 10);
+	is_int(refused, 0, "beside a reader no commit of a writer at full "
+	    "speed is refused");
+	ok(most < MT_WAITING_DEFAULT, "and what waits stays below the limit");
+	end();
+}
+
+int
+main(void)
+{
+	double seconds = getenv("T_SECONDS") != NULL ?
+	    atof(getenv("T_SECONDS")) : 1;
+
+	if (seconds > 20)
+		alarm((unsigned int)seconds * 2);
+	test_count();
+	test_held();
+	test_many_held();
+	test_own_section();
+	test_other_section();
+	test_speed(seconds);
+	return (done());
+}
