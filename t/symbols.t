@@ -145,6 +145,31 @@ check libmemtree mt vd
 awk '$2 ~ /^vd_/' "$tmp/undefined" >"$tmp/out"
 empty "libmemtree uses nothing of libvfudma"
 
+# What calls do when memory runs out: the test names all that it tries.
+oom=${O}t/memtree-oom.t
+case $oom in
+/*) ;;
+*) oom=./$oom ;;
+esac
+if [ ! -x "$oom" ]; then
+	skip "every public function is tried without memory" "no $oom"
+elif ! "$oom" >"$tmp/tap" 2>&1; then
+	sed -n '/^not ok/p' "$tmp/tap" >"$tmp/out"
+	empty "memtree-oom passes"
+elif grep -q '^1\.\.0' "$tmp/tap"; then
+	skip "every public function is tried without memory" \
+	    "built with a sanitizer"
+else
+	sed -n 's/^ok //p' "$tmp/tap" | grep -o '\<mt_[a-z0-9_]*' |
+	    sort -u >"$tmp/tried"
+	# Named, but not called at all?
+	nm --undefined-only "${oom%.t}.o" | awk '{ print $2 }' |
+	    sort >"$tmp/called"
+	comm -12 "$tmp/tried" "$tmp/called" |
+	    comm -23 "$tmp/mt.declared" - >"$tmp/out"
+	empty "every public function is tried without memory by memtree-oom"
+fi
+
 check libvfudma vd mt
 
 echo "1..$n"
