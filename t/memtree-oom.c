@@ -659,6 +659,22 @@ do_listen(struct world *w)
 	return (mt_listener_register(w->sp2, &w->l2));
 }
 
+/* A commit that fails leaves the view of a new space to the next one. */
+static int
+do_listen_late(struct world *w)
+{
+	long nth = countdown;
+
+	countdown = 0;
+	must(mt_topology_begin(w->t) == 0);
+	must((w->made_space = mt_space_create(w->box, "x")) != NULL);
+	countdown = 1;
+	must(mt_topology_commit(w->t) == -1 && errno == ENOMEM);
+	hit = false;
+	countdown = nth;
+	return (mt_listener_register(w->made_space, &w->l2));
+}
+
 static void
 before_unlisten(struct world *w)
 {
@@ -825,6 +841,8 @@ static const struct call {
 	{ "mt_access_submit through an IOMMU", do_iommu_submit, false,
 	    .same = true },
 	{ "mt_listener_register", do_listen, false, .same = true },
+	{ "mt_listener_register of a view that was not made", do_listen_late,
+	    false, .same = true },
 	{ "mt_listener_unregister", do_unlisten, false,
 	    .before = before_unlisten, .same = true },
 	{ "mt_region_set_log (on)", do_log, .may_fail = true },
@@ -1374,9 +1392,9 @@ end(struct world *w)
 	if (w->mapped)
 		must(mt_dma_unmap(&w->map, 0) == 0);
 	mt_region_put(w->made);
+	(void)mt_listener_unregister(&w->l2);
 	if (w->made_space != NULL)
 		must(mt_space_destroy(w->made_space) == 0);
-	(void)mt_listener_unregister(&w->l2);
 	must(mt_listener_unregister(&w->l.l) == 0);
 	must(mt_space_destroy(w->sp) == 0);
 	must(mt_space_destroy(w->sp2) == 0);
