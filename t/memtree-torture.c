@@ -3,9 +3,12 @@
 
 /*
  * Writers that move, switch, make and destroy regions, against readers,
- * mappers and watchers, for T_SECONDS.  All that a reader sees must be of one
- * view, and what it uses must be alive.
+ * mappers, caches, watchers and accesses that end later, for T_SECONDS.  All
+ * that a reader sees must be of one view, and what it uses must be alive.
  */
+
+#include <sys/queue.h>
+#include <sys/uio.h>
 
 #include <inttypes.h>
 #include <sched.h>
@@ -18,6 +21,8 @@
 #define FLEETING	0x4000		/* RAM that comes and goes */
 #define DEVICE		0x8000		/* as devices do */
 #define WINDOW		0xc000		/* a window onto the first two */
+#define LATER		0x10000		/* two that answer later, swapped */
+#define SLOW		0x14000		/* one of those, that comes and goes */
 
 #define ALIVE		0x600d600du
 #define DEAD		0xdeaddeadu
@@ -28,7 +33,7 @@ struct device {
 };
 
 static struct mt_topology *t;
-static struct mt_region *root, *a, *b, *window;
+static struct mt_region *root, *a, *b, *window, *later_a, *later_b;
 static struct mt_space *sp;
 static unsigned int stop;		/* atomic */
 static unsigned int errors;		/* atomic */
@@ -101,6 +106,105 @@ static const struct mt_io_ops device_ops = {
 	.write = device_write,
 };
 
+/* --- devices that answer later ----------------------------------------- */
+
+/* A piece that waits for the thread that completes them. */
+struct job {
+	TAILQ_ENTRY(job) entry;
+	struct mt_piece *piece;
+	struct device *d;
+	void *buf;
+	size_t len;
+	bool is_write;
+};
+
+static pthread_mutex_t jobs_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t jobs_cond = PTHREAD_COND_INITIALIZER;
+static TAILQ_HEAD(, job) jobs = TAILQ_HEAD_INITIALIZER(jobs); /* jobs_lock */
+static bool jobs_end;						/* jobs_lock */
+
+static void
+answer(struct job *job)
+{
+	struct mt_piece *piece = job->piece;
+
+	check(job->d->magic == ALIVE, "a dead device has an access in flight");
+	if (!job->is_write)
+		memset(job->buf, job->d->byte, job->len);
+	free(job);
+	mt_access_complete(piece, MT_OK);
+}
+
+static void
+later_submit(void *arg, mt_addr off, void *buf, size_t len, bool is_write,
+    struct mt_attrs attrs, struct mt_piece *piece)
+{
+	struct device *d = arg;
+	struct job *job = malloc(sizeof(*job));
+
+	(void)attrs;
+	must(job != NULL);
+	check(d->magic == ALIVE, "an access of a dead device");
+	check(off + len <= PAGE, "an access past the end");
+	*job = (struct job){ .piece = piece, .d = d, .buf = buf, .len = len,
+	    .is_write = is_write };
+	if (off % 8 == 7) {
+		answer(job);
+		return;
+	}
+	pthread_mutex_lock(&jobs_lock);
+	piece->data = job;
+	if (off % 2 == 0)
+		TAILQ_INSERT_TAIL(&jobs, job, entry);
+	else
+		TAILQ_INSERT_HEAD(&jobs, job, entry);
+	pthread_cond_signal(&jobs_cond);
+	pthread_mutex_unlock(&jobs_lock);
+}
+
+static bool
+later_cancel(void *arg, struct mt_piece *piece)
+{
+	struct job *job;
+
+	(void)arg;
+	pthread_mutex_lock(&jobs_lock);
+	if ((job = piece->data) != NULL)
+		TAILQ_REMOVE(&jobs, job, entry);
+	pthread_mutex_unlock(&jobs_lock);
+	free(job);
+	return (job != NULL);
+}
+
+static const struct mt_io_ops later_ops = {
+	.submit_buf = later_submit,
+	.cancel_buf = later_cancel,
+};
+
+static void *
+run_jobs(void *arg)
+{
+	unsigned long *n = arg;
+	struct job *job;
+
+	pthread_mutex_lock(&jobs_lock);
+	for (;;) {
+		while ((job = TAILQ_FIRST(&jobs)) == NULL && !jobs_end)
+			pthread_cond_wait(&jobs_cond, &jobs_lock);
+		if (job == NULL)
+			break;
+		TAILQ_REMOVE(&jobs, job, entry);
+		job->piece->data = NULL;
+		pthread_mutex_unlock(&jobs_lock);
+		answer(job);
+		if (++*n % 4 == 0)
+			sched_yield();
+		pthread_mutex_lock(&jobs_lock);
+	}
+	pthread_mutex_unlock(&jobs_lock);
+	return (NULL);
+}
+
 /* --- writers ----------------------------------------------------------- */
 
 /* Two regions change places; never is one of them missing or doubled. */
@@ -116,6 +220,8 @@ swap(uint64_t *seed)
 		sched_yield();
 	check(mt_region_move(b, first ? 0 : PAGE) == 0,
 	    "move");
+	check(mt_region_move(later_a, first ? PAGE : 0) == 0, "move");
+	check(mt_region_move(later_b, first ? 0 : PAGE) == 0, "move");
 	check(mt_topology_commit(t) == 0, "commit");
 	return (1);
 }
@@ -124,21 +230,21 @@ swap(uint64_t *seed)
 static unsigned int
 fleet(uint64_t *seed)
 {
-	bool is_io = t_below(seed, 2) == 0;
+	static const mt_addr where[] = { FLEETING, DEVICE, SLOW };
+	mt_addr at = where[t_below(seed, T_COUNT(where))];
 	uint8_t byte = (uint8_t)(1 + t_below(seed, 255));
 	struct device *d = device_make(byte);
 	struct mt_region *r;
 
-	if (is_io)
-		r = mt_region_create_io(t, "device", PAGE - 1, &device_ops,
-		    d);
+	if (at != FLEETING)
+		r = mt_region_create_io(t, "device", PAGE - 1, at == DEVICE ?
+		    &device_ops : &later_ops, d);
 	else if ((r = mt_region_create_ram(t, "fleeting", PAGE - 1, NULL)) !=
 	    NULL)
 		memset(mt_region_ptr(r), byte, PAGE);
 	must(r != NULL);
 	check(mt_region_set_owner(r, d, device_put) == 0, "set_owner");
-	check(mt_region_add(root, r, is_io ? DEVICE : FLEETING,
-	    (int)t_below(seed, 3)) == 0, "add");
+	check(mt_region_add(root, r, at, (int)t_below(seed, 3)) == 0, "add");
 	if (t_below(seed, 2) == 0) {
 		check(mt_region_set_enabled(r, false) == 0, "disable");
 		check(mt_region_set_enabled(r, true) == 0, "enable");
@@ -329,6 +435,172 @@ maps(uint64_t *seed)
 	return (1);
 }
 
+/* A list is mapped in one view. */
+static unsigned int
+lists(uint64_t *seed)
+{
+	const struct mt_range ranges[] = {
+		{ SWAPPED + PAGE - 16, SWAPPED + PAGE - 1 },
+		{ SWAPPED + PAGE, SWAPPED + PAGE + 15 },
+	};
+	struct mt_mapping mappings[2];
+	struct iovec iov[2];
+	struct mt_sg sg;
+
+	check(mt_dma_map_sg(sp, ranges, 2, MT_DMA_READ, MT_ATTRS_NONE, iov,
+	    mappings, 2, &sg) == 0 && sg.error == 0 && sg.niov == 2 &&
+	    iov[0].iov_len == 16 && iov[1].iov_len == 16, "map a list");
+	if (t_below(seed, 2) == 0)
+		sched_yield();
+	check(is_swapped(iov[0].iov_base, iov[1].iov_base, 16),
+	    "a list across two regions that change places");
+	check(mt_dma_unmap_sg(&sg, 0) == 0, "unmap a list");
+	return (1);
+}
+
+/* A cache stays in its view, and knows when that is not the last. */
+static unsigned int
+caches(uint64_t *seed)
+{
+	unsigned int n = 0;
+	struct mt_cache c;
+	uint8_t first, buf[32];
+	uint64_t val;
+
+	check(mt_cache_init(&c, sp, SWAPPED + PAGE - 16, 32, MT_DMA_READ,
+	    MT_ATTRS_NONE) == 0, "a cache");
+	check(mt_cache_load_u8(&c, 0, &first) == MT_OK, "a cached load");
+	do {
+		check(mt_cache_read(&c, 0, buf, 32) == MT_OK &&
+		    is_swapped(buf, buf + 16, 16) && buf[0] == first,
+		    "a cached read across two that change places");
+		check(mt_cache_load_le64(&c, 12, &val) == MT_OK &&
+		    (uint8_t)val == first && (uint8_t)(val >> 32) != first,
+		    "a cached load across them");
+		n++;
+	} while (n < 1000 && running() &&
+	    (!mt_cache_stale(&c) || t_below(seed, 4) != 0));
+	mt_cache_fini(&c);
+	return (n);
+}
+
+/* An access that waits goes on in the view that it began in. */
+static unsigned int
+waits(uint64_t *seed)
+{
+	size_t n = 9 + t_below(seed, 8);
+	enum mt_result res;
+	uint8_t buf[32];
+
+	res = mt_space_read(sp, LATER + PAGE - n, buf, 2 * n, MT_ATTRS_NONE);
+	check(res == MT_OK && is_swapped(buf, buf + n, n),
+	    "a read that waits in two regions that change places");
+	res = mt_space_read(sp, SLOW, buf, 32, MT_ATTRS_NONE);
+	check(all_equal(buf, 32) && (res == MT_OK) == (buf[0] != 0),
+	    "a read that waits in a region that goes");
+	return (2);
+}
+
+struct flight {
+	struct mt_access acc;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned int ndone;		/* lock */
+	enum mt_result res;		/* lock */
+	uint8_t buf[2 * PAGE];
+};
+
+static void
+flight_done(void *arg, enum mt_result res)
+{
+	struct flight *f = arg;
+
+	pthread_mutex_lock(&f->lock);
+	f->ndone++;
+	f->res = res;
+	pthread_cond_signal(&f->cond);
+	pthread_mutex_unlock(&f->lock);
+}
+
+/* The same, submitted; some are cancelled while they end. */
+static unsigned int
+submits(uint64_t *seed)
+{
+	static __thread struct flight f;
+	size_t n = 1 + t_below(seed, 16);
+	bool slow = t_below(seed, 2) == 0, cancelled = false;
+
+	pthread_mutex_init(&f.lock, NULL);
+	pthread_cond_init(&f.cond, NULL);
+	f.ndone = 0;
+	check(mt_access_submit(sp, &f.acc, slow ? SLOW + n : LATER + PAGE - n,
+	    f.buf, 2 * n, false, MT_ATTRS_NONE, flight_done, &f) == 0,
+	    "submit");
+	if (t_below(seed, 4) == 0) {
+		if (t_below(seed, 2) == 0)
+			sched_yield();
+		cancelled = mt_access_cancel(&f.acc);
+	}
+	pthread_mutex_lock(&f.lock);
+	while (!cancelled && f.ndone == 0)
+		pthread_cond_wait(&f.cond, &f.lock);
+	pthread_mutex_unlock(&f.lock);
+	check(f.ndone == (cancelled ? 0 : 1), "done is called once, or never");
+	if (cancelled)
+		;
+	else if (slow)
+		check(all_equal(f.buf, 2 * n) &&
+		    (f.res == MT_OK) == (f.buf[0] != 0),
+		    "an access of a region that goes");
+	else if (f.res == MT_OK)
+		check(is_swapped(f.buf, f.buf + n, n),
+		    "an access of two regions that change places");
+	else
+		check(f.res == MT_DEVICE, "what is given up fails");
+	pthread_cond_destroy(&f.cond);
+	pthread_mutex_destroy(&f.lock);
+	return (1);
+}
+
+/* --- a listener -------------------------------------------------------- */
+
+/* What there is, as it is told; under the writer lock. */
+static size_t nsections;
+static unsigned int ncommits;
+
+static void
+told_add(void *arg, struct mt_space *space, const struct mt_section *sec)
+{
+	(void)arg, (void)space;
+	check(mt_region_name(sec->region)[0] != '\0', "a section that comes");
+	nsections++;
+}
+
+static void
+told_del(void *arg, struct mt_space *space, const struct mt_section *sec)
+{
+	(void)arg, (void)space;
+	check(mt_region_name(sec->region)[0] != '\0', "a section that goes");
+	nsections--;
+}
+
+static void
+told_commit(void *arg, struct mt_space *space)
+{
+	struct mt_view *v = mt_space_view(space);
+	uint8_t buf[32];
+
+	(void)arg;
+	/* Unless it is unregistered, when it is told that all goes. */
+	check(nsections == mt_view_count(v) || !running(),
+	    "a listener is told all");
+	check(mt_space_read(space, SWAPPED + PAGE - 16, buf, 32,
+	    MT_ATTRS_NONE) == MT_OK && is_swapped(buf, buf + 16, 16),
+	    "a read by a listener");
+	mt_view_put(v);
+	ncommits++;
+}
+
 /* --- threads ----------------------------------------------------------- */
 
 static struct thread {
@@ -348,6 +620,11 @@ static struct thread {
 	{ .name = "finds", .run = finds },
 	{ .name = "maps", .run = maps },
 	{ .name = "maps", .run = maps },
+	{ .name = "lists", .run = lists },
+	{ .name = "caches", .run = caches },
+	{ .name = "waits", .run = waits },
+	{ .name = "submits", .run = submits },
+	{ .name = "submits", .run = submits },
 };
 
 static void *
@@ -364,9 +641,14 @@ int
 main(void)
 {
 	double seconds = getenv("T_SECONDS") != NULL ?
-	    atof(getenv("T_SECONDS")) : 1;
+	    atof(getenv("T_SECONDS")) : 2;
 	uint64_t seed = t_env("T_SEED", (uint64_t)time(NULL));
-	struct mt_region *pair;
+	struct mt_listener l = { .add = told_add, .del = told_del,
+	    .commit = told_commit };
+	struct device answers[] = { { ALIVE, 0xaa }, { ALIVE, 0xbb } };
+	struct mt_region *pair, *later;
+	unsigned long njobs = 0;
+	pthread_t completer;
 	bool all = true;
 	size_t i;
 
@@ -374,14 +656,23 @@ main(void)
 		alarm((unsigned int)seconds * 2);
 	diag("T_SEED=%" PRIu64 " T_SECONDS=%g", seed, seconds);
 	t = t_topology();
-	root = t_container(t, "root", 0x10000);
+	root = t_container(t, "root", 0x20000);
 	pair = t_add(root, SWAPPED, 0, t_container(t, "pair", 2 * PAGE));
 	a = t_add(pair, 0, 0, t_ram(t, "a", PAGE));
 	b = t_add(pair, PAGE, 0, t_ram(t, "b", PAGE));
 	memset(mt_region_ptr(a), 0xaa, PAGE);
 	memset(mt_region_ptr(b), 0xbb, PAGE);
 	window = t_add(root, WINDOW, 0, t_alias(t, "window", pair, 0, 0x100));
+	later = t_add(root, LATER, 0, t_container(t, "later", 2 * PAGE));
+	later_a = t_add(later, 0, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(t, "later a", PAGE - 1, &later_ops,
+	    &answers[0]), "later a"));
+	later_b = t_add(later, PAGE, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(t, "later b", PAGE - 1, &later_ops,
+	    &answers[1]), "later b"));
 	sp = t_space(root);
+	must(mt_listener_register(sp, &l) == 0);
+	must(pthread_create(&completer, NULL, run_jobs, &njobs) == 0);
 	mt_dma_set_bounce_limit(sp, 300);
 
 	for (i = 0; i < T_COUNT(threads); i++) {
@@ -396,10 +687,22 @@ main(void)
 		diag("%s: %lu", threads[i].name, threads[i].n);
 		all = all && threads[i].n > 0;
 	}
+	works(mt_access_drain(sp), "nothing stays in flight");
+	pthread_mutex_lock(&jobs_lock);
+	jobs_end = true;
+	pthread_cond_signal(&jobs_cond);
+	pthread_mutex_unlock(&jobs_lock);
+	pthread_join(completer, NULL);
+	diag("pieces: %lu, commits told: %u", njobs, ncommits);
+	ok(njobs > 0 && ncommits > 0, "devices answered, and a listener was "
+	    "told");
+	works(mt_listener_unregister(&l), "the listener goes");
+	is_int(nsections, 0, "it was told of each section that came and went");
 	is_int(errors, 0, "all that was seen was whole and alive");
 	ok(all, "every thread got on");
 	is_int(mt_dma_bounce_used(sp), 0, "all bounce budget has come back");
 	works(mt_topology_sync(t), "wait");
+	is_int(mt_topology_waiting(t), 0, "nothing is left in waiting");
 	is_int(gone, made, "all that was made and let go of has gone");
 	works(mt_space_destroy(sp), "the space goes");
 	mt_region_put(root);
