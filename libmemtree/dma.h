@@ -137,8 +137,9 @@ int	mt_dma_wait(struct mt_space *sp, struct mt_waiter *w, size_t need,
  * Take a waiter back.  When this returns fn is neither going to be called
  * nor running, unless it is fn itself that calls.
  *
- * Context: any thread; waits for a call of fn that is under way elsewhere;
- *          may call the fn of those who waited behind it.
+ * Context: any thread, while the space is there, whether or not w waits;
+ *          waits for a call of fn that is under way elsewhere; may call the
+ *          fn of those who waited behind it.
  * Returns: true if it was still waiting, false if fn has been called.
  * Since:   0.1
  */
