@@ -233,6 +233,32 @@ test_end(void)
 	end(&w);
 }
 
+/* Also if the end moves where it is not seen, and the section stays. */
+static void
+test_end_covered(void)
+{
+	struct t_dev dev = T_DEV(.endian = MT_LITTLE,
+	    .valid = { 1, 8, true }, .impl = { 1, 8, true });
+	struct world w = begin(&dev, 8);
+	struct mt_region *cover = t_add(w.root, IO + 4, 1,
+	    t_ram(w.t, "cover", 0x100));
+
+	memset(mt_region_ptr(cover), 0xcc, 0x100);
+	is_view(w.sp, "1000-1003 io+0, 1004-1103 cover+0, 1104-1107 ram+fc",
+	    "a device that ends behind something");
+	is_read(w.sp, IO + 2, 4, "02030405", "may be read as far as it goes");
+	is_calls(&dev, "r 2/4", "by a call that begins where it is seen");
+	works(mt_region_resize(w.io, 4), "when it shrinks there");
+	is_view(w.sp, "1000-1003 io+0, 1004-1103 cover+0, 1104-1107 ram+fc",
+	    "nothing else looks different");
+	is_read(w.sp, IO + 2, 4, "0203cccc", "but no call");
+	is_calls(&dev, "r 2/2", "reaches past its new end");
+	works(mt_region_resize(w.io, 7), "when it grows");
+	is_read(w.sp, IO + 2, 4, "02030405", "calls are");
+	is_calls(&dev, "r 2/4", "as they were");
+	end(&w);
+}
+
 /* Nor does one that is wider than what was asked for. */
 static void
 test_end_widened(void)
@@ -866,6 +892,7 @@ main(void)
 	test_cut();
 	test_write();
 	test_end();
+	test_end_covered();
 	test_end_widened();
 	test_end_exact();
 	test_errors();
