@@ -3,7 +3,8 @@
 
 /*
  * A script of tree operations: regions come, go, move and change, inside
- * transactions or not; spaces, listeners, accesses and mappings among them.
+ * transactions or not; spaces, listeners, accesses, caches, mappings, waiters
+ * for bounce budget and accesses that are completed later among them.
  * After each change every space is compared with a walk of the tree at every
  * address where something may begin or end, and every listener's mirror with
  * the view.
@@ -16,6 +17,11 @@
 #define NODES		18
 #define SPACES		3
 #define MAPS		4
+#define LISTS		2		/* scatter lists */
+#define PARTS		4		/* of one */
+#define ACCESSES	4
+#define PIECES		32		/* in flight */
+#define WAITERS		3
 #define MIRROR		1024		/* sections at most */
 #define OPS		200
 #define DEPTH		3		/* of transactions */
@@ -35,6 +41,43 @@ struct seat {
 	bool telling;
 	struct mt_section mirror[MIRROR];
 	size_t n;
+	struct mt_cache cache;
+	bool cached;
+	mt_addr cached_addr;
+	size_t cached_len;
+};
+
+struct list {
+	struct mt_sg sg;
+	struct mt_mapping maps[PARTS];
+	struct iovec iov[PARTS];
+	bool is_write;
+	struct mt_space *sp;		/* NULL: not mapped */
+};
+
+/* An access that was submitted, and what devices have of all of them. */
+struct access {
+	struct mt_access acc;
+	struct mt_space *sp;
+	uint8_t buf[256];
+	size_t len;
+	bool is_write;
+	bool busy;
+	bool again;			/* submit it again when it is done */
+};
+
+struct flight {
+	struct mt_piece *piece;		/* NULL: none */
+	uint8_t *buf;
+	size_t len;
+	bool is_write;
+	bool stays;			/* cannot be cancelled */
+};
+
+struct waiter {
+	struct mt_waiter waiter;
+	struct seat *seat;		/* NULL: is not waiting */
+	unsigned int again;		/* how often to wait once more */
 };
 
 struct world {
@@ -43,9 +86,14 @@ struct world {
 	struct node nodes[NODES];
 	struct seat seats[SPACES];
 	struct mt_mapping maps[MAPS];
+	struct list lists[LISTS];
+	struct access accesses[ACCESSES];
+	struct flight flights[PIECES];
+	struct waiter waiters[WAITERS];
 	struct node *busy;		/* its callback runs */
 	uint64_t seq;
 	unsigned int depth;
+	bool in_cache;			/* accesses go by its view */
 	unsigned int nops;
 };
 
@@ -268,8 +316,8 @@ static void
 check_register(const struct node *n, mt_addr off, unsigned int size)
 {
 	check(size == 1 || size == 2 || size == 4 || size == 8);
-	/* In a transaction views are as they were, regions are not. */
-	check(w.depth > 0 || off <= mt_region_last(n->r));
+	/* Views in transactions and caches are as they were, regions not. */
+	check(w.depth > 0 || w.in_cache || off <= mt_region_last(n->r));
 }
 
 static enum mt_result
@@ -309,6 +357,92 @@ dev_accepts(void *arg, mt_addr off, unsigned int size, bool is_write,
 	return (off % 32 != 31);
 }
 
+/* Any number of bytes at once. */
+static void
+check_buf(const struct node *n, mt_addr off, size_t len)
+{
+	check(len > 0 && off + (len - 1) >= off);
+	check(w.depth > 0 || w.in_cache ||
+	    off + (len - 1) <= mt_region_last(n->r));
+}
+
+static void
+fill(uint8_t *buf, mt_addr off, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		buf[i] = (uint8_t)(off + i);
+}
+
+static enum mt_result
+dev_read_buf(void *arg, mt_addr off, void *buf, size_t len,
+    struct mt_attrs attrs)
+{
+	(void)attrs;
+	check_buf(arg, off, len);
+	fill(buf, off, len);
+	return (off % 5 == 4 ? MT_DEVICE : MT_OK);
+}
+
+static enum mt_result
+dev_write_buf(void *arg, mt_addr off, const void *buf, size_t len,
+    struct mt_attrs attrs)
+{
+	volatile uint8_t sum = 0;
+	size_t i;
+
+	(void)attrs;
+	check_buf(arg, off, len);
+	for (i = 0; i < len; i++)
+		sum ^= ((const uint8_t *)buf)[i];
+	return (off % 5 == 4 ? MT_DEVICE : MT_OK);
+}
+
+/* Done at once, or kept until the script says so. */
+static void
+dev_submit(void *arg, mt_addr off, void *buf, size_t len, bool is_write,
+    struct mt_attrs attrs, struct mt_piece *piece)
+{
+	struct flight *f;
+
+	(void)attrs;
+	check_buf(arg, off, len);
+	if (!is_write)
+		fill(buf, off, len);
+	for (f = w.flights; off % 4 != 3 && f < w.flights + PIECES; f++)
+		if (f->piece == NULL) {
+			*f = (struct flight){ piece, buf, len, is_write,
+			    off % 8 == 5 };
+			return;
+		}
+	mt_access_complete(piece, off % 5 == 4 ? MT_DECODE : MT_OK);
+}
+
+/* For those who wait: as nobody else would complete it, at once. */
+static void
+dev_submit_now(void *arg, mt_addr off, void *buf, size_t len, bool is_write,
+    struct mt_attrs attrs, struct mt_piece *piece)
+{
+	mt_access_complete(piece, is_write ?
+	    dev_write_buf(arg, off, buf, len, attrs) :
+	    dev_read_buf(arg, off, buf, len, attrs));
+}
+
+static bool
+dev_cancel(void *arg, struct mt_piece *piece)
+{
+	struct flight *f;
+
+	(void)arg;
+	for (f = w.flights; f < w.flights + PIECES; f++)
+		if (f->piece == piece && !f->stays) {
+			f->piece = NULL;
+			return (true);
+		}
+	return (false);
+}
+
 static const struct mt_io_ops ops[] = {
 	{ .read = dev_read, .write = dev_write, .endian = MT_LITTLE },
 	{ .read = dev_read, .write = dev_write, .endian = MT_BIG,
@@ -318,6 +452,14 @@ static const struct mt_io_ops ops[] = {
 	    .impl = { 1, 8, true } },
 	{ .read = dev_read, .endian = MT_HOST, .valid = { 8, 8, false },
 	    .impl = { 1, 1, false } },
+	{ .read = dev_read, .write = dev_write, .read_buf = dev_read_buf,
+	    .write_buf = dev_write_buf },
+	{ .write_buf = dev_write_buf },
+	{ .read_buf = dev_read_buf, .write_buf = dev_write_buf,
+	    .submit_buf = dev_submit, .cancel_buf = dev_cancel },
+	{ .read = dev_read, .read_buf = dev_read_buf,
+	    .write_buf = dev_write_buf, .submit_buf = dev_submit },
+	{ .submit_buf = dev_submit_now },
 };
 
 /* Leads anywhere and nowhere, also back, by windows of all sizes. */
@@ -456,7 +598,8 @@ discard(struct node *n)
 		    (c->target == n || mt_region_parent(c->r) == n->r))
 			return;
 	for (i = 0; i < SPACES; i++)
-		if (w.seats[i].sp != NULL && w.seats[i].root == n)
+		if (w.seats[i].sp != NULL && (w.seats[i].root == n ||
+		    w.seats[i].cached))
 			return;
 	mt_region_put(n->r);
 	n->r = NULL;
@@ -538,6 +681,23 @@ seat_leave(struct seat *s)
 	s->held = NULL;
 }
 
+/* Is something left that keeps the space from being destroyed? */
+static bool
+is_busy(const struct seat *s)
+{
+	size_t i;
+
+	if (s->cached)
+		return (true);
+	for (i = 0; i < ACCESSES; i++)
+		if (w.accesses[i].busy && w.accesses[i].sp == s->sp)
+			return (true);
+	for (i = 0; i < WAITERS; i++)
+		if (w.waiters[i].seat == s)
+			return (true);
+	return (false);
+}
+
 static void
 toggle_space(struct seat *s)
 {
@@ -550,7 +710,18 @@ toggle_space(struct seat *s)
 		for (i = 0; i < MAPS; i++)
 			if (w.maps[i].ptr != NULL && w.maps[i].sp == s->sp)
 				return;
+		for (i = 0; i < LISTS; i++)
+			if (w.lists[i].sp == s->sp)
+				return;
+		if (is_busy(s)) {
+			check(mt_space_destroy(s->sp) == -1 && errno == EBUSY);
+			return;
+		}
 		seat_leave(s);
+		/* One that has been called knows its space all the same. */
+		for (i = 0; i < WAITERS; i++)
+			if (w.waiters[i].waiter.sp == s->sp)
+				memset(&w.waiters[i], 0, sizeof(w.waiters[i]));
 		check(mt_space_destroy(s->sp) == 0);
 		s->sp = NULL;
 	} else if (root->r != NULL) {
@@ -658,12 +829,330 @@ toggle_map(struct seat *s)
 		    errno == EAGAIN));
 }
 
+/* --- caches -------------------------------------------------------------- */
+
+static void
+toggle_cache(struct seat *s)
+{
+	const mt_addr addr = pick_addr();
+	const size_t len = (size_t)next(&w.in, 1) * 4;
+
+	if (s->sp == NULL)
+		return;
+	if (s->cached) {
+		mt_cache_fini(&s->cache);
+		s->cached = false;
+		return;
+	}
+	if (mt_cache_init(&s->cache, s->sp, addr, len, (unsigned int)(len >> 2)
+	    & 3, MT_ATTRS_NONE) == 0) {
+		s->cached = true;
+		s->cached_addr = addr;
+		s->cached_len = len;
+		check(!mt_cache_stale(&s->cache));
+	} else {
+		check(errno == EINVAL);
+		check(mt_cache_stale(&s->cache));
+	}
+}
+
+/* It shows what the space shows, if that is still the same view. */
+static void
+use_cache(struct seat *s)
+{
+	const unsigned int what = (unsigned int)next_below(&w.in, 4);
+	const size_t off = (size_t)next(&w.in, 1) * 3;
+	const size_t len = (size_t)next(&w.in, 1);
+	enum mt_result res, other;
+	uint8_t buf[256], want[256];
+	struct mt_view *v;
+	uint64_t val, val2;
+	uint32_t val32;
+	bool whole;
+
+	if (!s->cached)
+		return;
+	v = mt_space_view(s->sp);
+	check(mt_cache_stale(&s->cache) == (s->cache.view != v));
+	whole = s->cache.view == v && off <= s->cached_len &&
+	    len <= s->cached_len - off && (s->cache.dir & MT_DMA_READ) != 0;
+	mt_view_put(v);
+	memset(buf, 0xee, sizeof(buf));
+	w.in_cache = true;
+	switch (what) {
+	case 0:
+		res = mt_cache_read(&s->cache, off, buf, len);
+		if (!whole)
+			break;
+		memset(want, 0xdd, sizeof(want));
+		other = mt_space_read(s->sp, s->cached_addr + off, want, len,
+		    MT_ATTRS_NONE);
+		check(res == other && memcmp(buf, want, len) == 0);
+		break;
+	case 1:
+		mt_cache_write(&s->cache, off, buf, len);
+		break;
+	case 2:
+		res = mt_cache_load(&s->cache, off, 4, MT_LITTLE, &val);
+		check(res == MT_OK || val <= UINT32_MAX);
+		other = mt_cache_load_le32(&s->cache, off, &val32);
+		check(res == other && val == val32);
+		if (whole && len >= 4) {
+			other = mt_space_load(s->sp, s->cached_addr + off, 4,
+			    MT_LITTLE, &val2, MT_ATTRS_NONE);
+			check(res == other && val == val2);
+		}
+		break;
+	case 3:
+		mt_cache_store_be64(&s->cache, off, len * 0x0102030405060708u);
+		break;
+	}
+	w.in_cache = false;
+}
+
+/* --- scatter lists ------------------------------------------------------- */
+
+static void
+unmap_list(struct list *l, size_t used)
+{
+	size_t i;
+
+	for (i = 0; i < l->sg.niov; i++)
+		if (l->is_write)
+			memset(l->iov[i].iov_base, 0x5a, l->iov[i].iov_len);
+	if (used > l->sg.len) {
+		check(mt_dma_unmap_sg(&l->sg, used) == (l->is_write ? -1 : 0));
+		if (!l->is_write) {
+			l->sp = NULL;
+			return;
+		}
+		check(errno == ERANGE);
+		used = l->sg.len;
+	}
+	check(mt_dma_unmap_sg(&l->sg, used) == 0 || errno == EIO);
+	check(mt_dma_unmap_sg(&l->sg, 0) == -1 && errno == EINVAL);
+	l->sp = NULL;
+}
+
+static void
+toggle_list(struct seat *s)
+{
+	struct list *l = &w.lists[next_below(&w.in, LISTS)];
+	const size_t n = (size_t)next_below(&w.in, PARTS + 1);
+	const size_t room = (size_t)next_below(&w.in, PARTS + 1);
+	struct mt_range ranges[PARTS];
+	mt_addr total = 0;
+	size_t i, len = 0;
+
+	if (l->sp != NULL) {
+		unmap_list(l, n * 0x155);
+		return;
+	}
+	if (s->sp == NULL)
+		return;
+	for (i = 0; i < n; i++) {
+		ranges[i].first = pick_addr();
+		ranges[i].last = ranges[i].first + next(&w.in, 1) * 5;
+		total += ranges[i].last - ranges[i].first + 1;
+	}
+	l->is_write = (room & 1) != 0;
+	if (mt_dma_map_sg(s->sp, ranges, n, l->is_write ? MT_DMA_WRITE :
+	    MT_DMA_READ, MT_ATTRS_NONE, l->iov, l->maps, room, &l->sg) == -1) {
+		check(errno == EFAULT || errno == EINVAL || errno == EAGAIN);
+		return;
+	}
+	l->sp = s->sp;
+	check(l->sg.niov >= 1 && l->sg.niov <= room);
+	for (i = 0; i < l->sg.niov; i++)
+		len += l->iov[i].iov_len;
+	check(len == l->sg.len);
+	check(l->sg.error == 0 ? l->sg.range == n && len == total :
+	    l->sg.range < n && len < total);
+}
+
+/* --- accesses that end later --------------------------------------------- */
+
+static void	submit(struct access *a, struct mt_space *sp, mt_addr addr,
+		    size_t len, bool is_write);
+
+static void
+access_done(void *arg, enum mt_result res)
+{
+	struct access *a = arg;
+
+	check(a->busy);
+	check((res & ~(unsigned int)(MT_DEVICE | MT_DECODE | MT_DENIED)) == 0);
+	a->busy = false;
+	if (a->again && w.nops < OPS) {
+		a->again = false;
+		submit(a, a->sp, next(&w.in, 1), a->len, !a->is_write);
+	}
+}
+
+static void
+submit(struct access *a, struct mt_space *sp, mt_addr addr, size_t len,
+    bool is_write)
+{
+	size_t i;
+
+	a->sp = sp;
+	a->len = len;
+	a->is_write = is_write;
+	a->busy = true;
+	for (i = 0; i < sizeof(a->buf); i++)
+		a->buf[i] = i % 2 == 0 ? 0xef : 0xee;
+	check(mt_access_submit(sp, &a->acc, addr, a->buf, len, is_write,
+	    MT_ATTRS_NONE, access_done, a) == 0);
+}
+
+static void
+submit_one(struct seat *s)
+{
+	struct access *a = &w.accesses[next_below(&w.in, ACCESSES)];
+	const mt_addr addr = pick_addr();
+	const size_t len = (size_t)next(&w.in, 1);
+
+	if (s->sp == NULL || a->busy)
+		return;
+	a->again = (len & 4) != 0;
+	submit(a, s->sp, addr, len, (len & 1) != 0);
+}
+
+static void
+complete(struct flight *f, enum mt_result res)
+{
+	struct mt_piece *piece = f->piece;
+	size_t i;
+
+	if (piece == NULL)
+		return;
+	for (i = 0; i < f->len; i++)
+		if (f->is_write)
+			check(f->buf[i] == 0xef || f->buf[i] == 0xee);
+		else
+			f->buf[i] = (uint8_t)i;
+	f->piece = NULL;
+	mt_access_complete(piece, res);
+}
+
+static void
+cancel(struct access *a)
+{
+	if (!a->busy)
+		return;
+	a->again = false;
+	if (mt_access_cancel(&a->acc)) {
+		check(a->busy);
+		a->busy = false;
+	}
+}
+
+static void
+drain(struct seat *s)
+{
+	size_t i;
+
+	if (s->sp == NULL)
+		return;
+	for (i = 0; i < ACCESSES; i++)
+		w.accesses[i].again = false;
+	for (i = 0; i < PIECES; i++)
+		complete(&w.flights[i], MT_OK);
+	check(mt_access_drain(s->sp) == 0);
+	for (i = 0; i < ACCESSES; i++)
+		check(!w.accesses[i].busy);
+}
+
+/* --- bounce budget ------------------------------------------------------- */
+
+static void
+called(void *arg)
+{
+	struct waiter *wait = arg;
+	struct seat *s = wait->seat;
+	struct mt_mapping m;
+
+	check(s != NULL);
+	wait->seat = NULL;
+	/* What was waited for is there; it may go to another address. */
+	if (mt_dma_map(s->sp, 0x1000, 16, MT_DMA_READ, MT_ATTRS_NONE, &m) ==
+	    0)
+		check(mt_dma_unmap(&m, 0) == 0);
+	else
+		check(errno == EFAULT || mt_dma_bounce_limit(s->sp) == 0 ||
+		    errno == EAGAIN);
+	if (wait->again > 0) {
+		wait->again--;
+		wait->seat = s;
+		check(mt_dma_wait(s->sp, &wait->waiter, 8, called, wait) ==
+		    0);
+	}
+}
+
+static void
+bounce(struct seat *s)
+{
+	struct waiter *wait = &w.waiters[next_below(&w.in, WAITERS)];
+	const unsigned int what = (unsigned int)next(&w.in, 1);
+	bool is;
+
+	if (s->sp == NULL)
+		return;
+	switch (what % 4) {
+	case 0:
+		mt_dma_set_bounce_limit(s->sp, (what >> 2) * 32);
+		break;
+	case 1:
+		if (wait->seat != NULL) {
+			check(mt_dma_wait(wait->seat->sp, &wait->waiter, 1,
+			    called, wait) == -1 && errno == EBUSY);
+			break;
+		}
+		wait->again = what >> 6;
+		wait->seat = s;
+		check(mt_dma_wait(s->sp, &wait->waiter, what >> 2, called,
+		    wait) == 0);
+		break;
+	default:
+		is = wait->seat != NULL;
+		wait->again = 0;
+		/* Who waits has not been called. */
+		check(mt_dma_cancel(&wait->waiter) == is);
+		wait->seat = NULL;
+		break;
+	}
+}
+
+/* The budget is what live mappings have. */
+static void
+check_budget(void)
+{
+	size_t i, k, used;
+	const struct seat *s;
+
+	for (s = w.seats; s < w.seats + SPACES; s++) {
+		if (s->sp == NULL)
+			continue;
+		used = 0;
+		for (i = 0; i < MAPS; i++)
+			if (w.maps[i].ptr != NULL && w.maps[i].bounced &&
+			    w.maps[i].sp == s->sp)
+				used += w.maps[i].len;
+		for (i = 0; i < LISTS; i++)
+			for (k = 0; w.lists[i].sp == s->sp &&
+			    k < w.lists[i].sg.niov; k++)
+				if (w.lists[i].maps[k].bounced)
+					used += w.lists[i].maps[k].len;
+		check(mt_dma_bounce_used(s->sp) == used);
+	}
+}
+
 static void
 step(void)
 {
 	struct node *n;
 
-	switch (next_below(&w.in, 16)) {
+	switch (next_below(&w.in, 24)) {
 	case 0:
 	case 1:
 	case 2:
@@ -710,6 +1199,34 @@ step(void)
 	case 15:
 		discard(pick());
 		break;
+	case 16:
+		toggle_cache(pick_seat());
+		break;
+	case 17:
+		use_cache(pick_seat());
+		break;
+	case 18:
+		toggle_list(pick_seat());
+		break;
+	case 19:
+		submit_one(pick_seat());
+		break;
+	case 20:
+		complete(&w.flights[next_below(&w.in, PIECES)],
+		    (enum mt_result)next_below(&w.in, 2));
+		break;
+	case 21:
+		cancel(&w.accesses[next_below(&w.in, ACCESSES)]);
+		break;
+	case 22:
+		bounce(pick_seat());
+		break;
+	case 23:
+		if (next_below(&w.in, 4) == 0)
+			drain(pick_seat());
+		else
+			complete(&w.flights[0], MT_OK);
+		break;
 	}
 }
 
@@ -725,9 +1242,21 @@ clean_up(void)
 		if (w.maps[i].ptr != NULL)
 			check(mt_dma_unmap(&w.maps[i], 0) == 0 ||
 			    errno == EIO);
+	for (i = 0; i < WAITERS; i++) {
+		w.waiters[i].again = 0;
+		check(mt_dma_cancel(&w.waiters[i].waiter) ==
+		    (w.waiters[i].seat != NULL));
+	}
+	for (i = 0; i < LISTS; i++)
+		if (w.lists[i].sp != NULL)
+			unmap_list(&w.lists[i], w.lists[i].sg.len);
 	for (i = 0; i < SPACES; i++) {
 		if (w.seats[i].sp == NULL)
 			continue;
+		drain(&w.seats[i]);
+		if (w.seats[i].cached)
+			mt_cache_fini(&w.seats[i].cache);
+		check(mt_dma_bounce_used(w.seats[i].sp) == 0);
 		seat_leave(&w.seats[i]);
 		check(mt_space_destroy(w.seats[i].sp) == 0);
 	}
@@ -747,6 +1276,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	while (w.in.left > 0 && w.nops++ < OPS) {
 		step();
 		check_all();
+		check_budget();
 	}
 	clean_up();
 	return (0);
