@@ -24,6 +24,8 @@
 #define LATER		0x10000		/* two that answer later, swapped */
 #define SLOW		0x14000		/* one of those, that comes and goes */
 
+#define LISTED		8		/* ranges of a list */
+
 #define ALIVE		0x600d600du
 #define DEAD		0xdeaddeadu
 
@@ -216,7 +218,7 @@ swap(uint64_t *seed)
 	check(mt_topology_begin(t) == 0, "begin");
 	check(mt_region_move(a, first ? PAGE : 0) == 0,
 	    "move");
-	if (t_below(seed, 4) == 0)
+	if (t_below(seed, 64) == 0)
 		sched_yield();
 	check(mt_region_move(b, first ? 0 : PAGE) == 0,
 	    "move");
@@ -435,27 +437,35 @@ maps(uint64_t *seed)
 	return (1);
 }
 
-/* A list is mapped in one view. */
+/* A list is mapped in one view: often the same two places, to and fro. */
 static unsigned int
 lists(uint64_t *seed)
 {
-	const struct mt_range ranges[] = {
-		{ SWAPPED + PAGE - 16, SWAPPED + PAGE - 1 },
-		{ SWAPPED + PAGE, SWAPPED + PAGE + 15 },
-	};
-	struct mt_mapping mappings[2];
-	struct iovec iov[2];
+	struct mt_range ranges[LISTED];
+	struct mt_mapping mappings[LISTED];
+	struct iovec iov[LISTED];
 	struct mt_sg sg;
+	size_t i, n;
 
-	check(mt_dma_map_sg(sp, ranges, 2, MT_DMA_READ, MT_ATTRS_NONE, iov,
-	    mappings, 2, &sg) == 0 && sg.error == 0 && sg.niov == 2 &&
-	    iov[0].iov_len == 16 && iov[1].iov_len == 16, "map a list");
-	if (t_below(seed, 2) == 0)
-		sched_yield();
-	check(is_swapped(iov[0].iov_base, iov[1].iov_base, 16),
-	    "a list across two regions that change places");
-	check(mt_dma_unmap_sg(&sg, 0) == 0, "unmap a list");
-	return (1);
+	for (i = 0; i < LISTED; i++) {
+		ranges[i].first = SWAPPED + (i % 2 == 0 ? PAGE - 16 : PAGE);
+		ranges[i].last = ranges[i].first + 15;
+	}
+	for (n = 0; n < 64 && running(); n++) {
+		check(mt_dma_map_sg(sp, ranges, LISTED, MT_DMA_READ,
+		    MT_ATTRS_NONE, iov, mappings, LISTED, &sg) == 0 &&
+		    sg.error == 0 && sg.niov == LISTED, "map a list");
+		if (t_below(seed, 256) == 0)
+			sched_yield();
+		for (i = 0; i < LISTED; i += 2)
+			check(iov[i].iov_len == 16 &&
+			    iov[i].iov_base == iov[0].iov_base &&
+			    iov[i + 1].iov_base == iov[1].iov_base &&
+			    is_swapped(iov[i].iov_base, iov[i + 1].iov_base,
+			    16), "a list across two that change places");
+		check(mt_dma_unmap_sg(&sg, 0) == 0, "unmap a list");
+	}
+	return ((unsigned int)n);
 }
 
 /* A cache stays in its view, and knows when that is not the last. */
