@@ -39,8 +39,8 @@ struct mt_region;
  * Context: takes the topology's writer lock; not from a listener.
  * Returns: 0, or -1 with errno set and nothing changed.
  * Errors:  EINVAL (no such client, or a region without memory of its own),
- *          ENOMEM, EDEADLK (from a listener), ENOSYS (a system without
- *          membarrier(2)).
+ *          ENOMEM, EAGAIN (see mt_topology_commit()), EDEADLK (from a
+ *          listener), ENOSYS (a system without membarrier(2)).
  * Since:   0.1
  */
 int	mt_region_set_log(struct mt_region *r, unsigned int client, bool on);
