@@ -166,6 +166,7 @@ tell_resized(struct mt__undos *resized)
 		SLIST_REMOVE_HEAD(resized, entry);
 		u->region->resized(u->region->resized_arg, u->region,
 		    u->state.last);
+		mt__extras_put(u->state.extras);
 		mt_region_put(u->parent);
 		mt_region_put(u->region);
 		free(u);

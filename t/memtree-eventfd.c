@@ -1068,6 +1068,41 @@ test_race(void)
 	t_end(t);
 }
 
+/* --- a size that is told ------------------------------------------------- */
+
+static void
+note_last(void *arg, struct mt_region *r, mt_addr last)
+{
+	(void)r;
+	*(mt_addr *)arg = last;
+}
+
+/* The entry of the undo log by which it is told had eventfds, too. */
+static void
+test_resized(void)
+{
+	struct t_dev dev = T_DEV(WIDE);
+	struct mt_topology *t = t_topology();
+	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
+	struct mt_space *sp = t_space(r);
+	int a = new_fd(), before = open_fds();
+	mt_addr last = 0;
+
+	must(mt_region_set_resized(r, note_last, &last) == 0);
+	must(mt_region_add_eventfd(r, 4, 4, false, 0, a) == 0);
+	works(mt_region_resize(r, 0x1fff), "a region with an eventfd grows");
+	is_hex(last, 0x1fff, "which is told");
+	store(sp, 4, 4, 1);
+	is_int(count(a), 1, "the eventfd stays");
+	must(mt_region_del_eventfd(r, 4, 4, false, 0, a) == 0);
+	must(mt_topology_sync(t) == 0);
+	is_int(open_fds(), before, "and goes when it is taken out");
+	close(a);
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(r);
+	t_end(t);
+}
+
 /* --- dump ---------------------------------------------------------------- */
 
 static void
@@ -1142,6 +1177,7 @@ main(void)
 	test_random();
 	test_many();
 	test_race();
+	test_resized();
 	test_dump();
 	is_int(open_fds(), before, "no fd is left of all tests");
 	return (done());
