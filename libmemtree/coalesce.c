@@ -11,7 +11,7 @@
 static struct mt__extras *
 with_room(const struct mt_region *r, size_t nranges)
 {
-	struct mt__extras *x = mt__extras_alloc(nranges);
+	struct mt__extras *x = mt__extras_alloc(r->topology, nranges);
 
 	if (x != NULL && r->state.extras != NULL)
 		x->eventfds = mt__eventfds_get(r->state.extras->eventfds);
@@ -84,7 +84,7 @@ mt_region_add_coalescing(struct mt_region *r, mt_addr off, mt_addr last)
 		errno = EINVAL;
 		return (-1);
 	}
-	if (mt_topology_begin(r->topology) == -1)
+	if (mt__extras_begin(r) == -1)
 		return (-1);
 	old = r->state.extras;
 	if (covered(old, range))
@@ -105,7 +105,7 @@ mt_region_clear_coalescing(struct mt_region *r)
 		errno = EINVAL;
 		return (-1);
 	}
-	if (mt_topology_begin(r->topology) == -1)
+	if (mt__extras_begin(r) == -1)
 		return (-1);
 	if (r->state.extras == NULL || r->state.extras->nranges == 0)
 		return (mt__extras_refuse(r, 0));

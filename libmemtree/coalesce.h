@@ -25,7 +25,7 @@ struct mt_region;
  * Context: as mt_region_add().
  * Returns: 0, or -1 with errno set and nothing changed.
  * Errors:  EINVAL (off above last, or a region without callbacks), ENOMEM,
- *          EDEADLK (from a listener).
+ *          EAGAIN (see mt_topology_commit()), EDEADLK (from a listener).
  * Since:   0.1
  */
 int	mt_region_add_coalescing(struct mt_region *r, mt_addr off,

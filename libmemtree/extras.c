@@ -4,6 +4,11 @@
 /*
  * What few regions have besides their state: eventfds and ranges in which
  * writes may be coalesced.  Behind one pointer, which is NULL in all others.
+ *
+ * What is here is in waiting, unless it is what a region has now: so it counts
+ * from when it is made to when it is freed, and mt__region_apply() takes off
+ * what the region gets and adds what it had.  Versions share nodes, and views
+ * of several spaces share versions: none is counted twice.
  */
 
 #include <errno.h>
@@ -12,14 +17,17 @@
 #include "internal.h"
 
 struct mt__extras *
-mt__extras_alloc(size_t nranges)
+mt__extras_alloc(struct mt_topology *t, size_t nranges)
 {
 	struct mt__extras *x;
+	size_t size = sizeof(*x) + nranges * sizeof(x->ranges[0]);
 
-	x = calloc(1, sizeof(*x) + nranges * sizeof(x->ranges[0]));
-	if (x == NULL)
+	if ((x = calloc(1, size)) == NULL)
 		return (NULL);
+	mt__waiting_add(t, size);
 	atomic_init(&x->refs, 1);
+	x->topology = t;
+	x->size = size;
 	x->nranges = nranges;
 	return (x);
 }
@@ -41,7 +49,32 @@ mt__extras_put(struct mt__extras *x)
 	    memory_order_acq_rel) != 1)
 		return;
 	mt__eventfds_put(x->eventfds);
+	mt__waiting_sub(x->topology, x->size);
 	free(x);
+}
+
+size_t
+mt__extras_bytes(const struct mt__extras *x)
+{
+	if (x == NULL)
+		return (0);
+	return (x->size + (x->eventfds == NULL ? 0 : x->eventfds->count *
+	    (sizeof(struct mt__enode) + sizeof(struct mt__eventfd))));
+}
+
+int
+mt__extras_begin(struct mt_region *r)
+{
+	struct mt_topology *t = r->topology;
+	size_t max = mt_topology_max_waiting(t), waiting;
+
+	if (mt_topology_begin(t) == -1)
+		return (-1);
+	waiting = mt_topology_waiting(t);
+	/* An eventfd that is to be added counts already. */
+	if (waiting <= max || waiting - max <= sizeof(struct mt__eventfd))
+		t->had_room = true;
+	return (0);
 }
 
 int

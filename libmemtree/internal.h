@@ -82,8 +82,8 @@ void	mt__retire_after_grace(struct mt_topology *t, struct mt__retired *r,
 void	mt__retire_now(struct mt_topology *t, struct mt__retired *r,
 	    void (*fn)(struct mt__retired *));
 /*
- * What is in waiting: exactly the nodes, spans, views and spaces that have
- * been replaced or destroyed and are not freed.  Before more is added: is
+ * What is in waiting: exactly the nodes, spans, views, spaces and extras that
+ * have been replaced or destroyed and are not freed.  Before more is added: is
  * there too much?  If it is getting so, this frees some.
  */
 void	mt__waiting_add(struct mt_topology *t, size_t bytes);
@@ -166,6 +166,7 @@ struct mt_topology {
 	_Atomic(uintptr_t) owner;	/* [a] thread that holds lock, or 0 */
 	unsigned int depth;		/* [t] nested transactions */
 	bool notifying;			/* [t] listeners are being called */
+	bool had_room;			/* [t] see mt__extras_begin() */
 	bool relogged;			/* [t] some region's log was changed */
 	uint64_t seq;			/* [t] last place in a sibling order */
 	uint64_t visit;			/* [t] stamp of the last walk */
@@ -317,14 +318,24 @@ int	mt__children_push(const struct mt_region *parent, mt_addr first,
  */
 struct mt__extras {
 	_Atomic(size_t) refs;		/* [a] */
+	struct mt_topology *topology;	/* [I] */
+	size_t size;			/* [I] in bytes, of this struct */
 	struct mt__enode *eventfds;	/* [I] counted */
 	size_t nranges;			/* [I] */
 	struct mt_range ranges[];	/* [I] offsets; ascending, apart */
 };
 
-struct mt__extras *mt__extras_alloc(size_t nranges);
+struct mt__extras *mt__extras_alloc(struct mt_topology *t, size_t nranges);
 struct mt__extras *mt__extras_get(struct mt__extras *x);
 void	mt__extras_put(struct mt__extras *x);
+/* The bytes of all that is in it; NULL has none. */
+size_t	mt__extras_bytes(const struct mt__extras *x);
+/*
+ * Begin a transaction for a change.  What it replaces is in waiting before
+ * the commit, which must not refuse it for that: whether there is room is
+ * asked here.
+ */
+int	mt__extras_begin(struct mt_region *r);
 /* Make *x, which the caller gives away, that of r, and end a transaction. */
 int	mt__extras_set(struct mt_region *r, struct mt__extras *x);
 /* End the transaction of a change that is not made. */
@@ -334,6 +345,7 @@ int	mt__extras_refuse(struct mt_region *r, int error);
 
 struct mt__eventfd {
 	_Atomic(size_t) refs;		/* [a] */
+	struct mt_topology *topology;	/* [I] */
 	uint64_t weight;		/* [I] in the treap */
 	mt_addr off;			/* [I] in the region */
 	uint64_t data;			/* [I] 0 unless match */
@@ -347,6 +359,7 @@ struct mt__eventfd {
 struct mt__enode {
 	_Atomic(size_t) refs;		/* [a] */
 	struct mt__eventfd *ev;		/* [I] counted */
+	size_t count;			/* [I] of nodes, this one and below */
 	struct mt__enode *left;		/* [I] counted; NULL: none */
 	struct mt__enode *right;	/* [I] counted; NULL: none */
 };

@@ -37,6 +37,7 @@ put_eventfd(struct mt__eventfd *ev)
 		return;
 	if (ev->fd != -1)
 		close(ev->fd);
+	mt__waiting_sub(ev->topology, sizeof(*ev));
 	free(ev);
 	errno = saved_errno;
 }
@@ -128,6 +129,7 @@ mt__eventfds_put(struct mt__enode *n)
 		return;
 	mt__eventfds_put(n->left);
 	mt__eventfds_put(n->right);
+	mt__waiting_sub(n->ev->topology, sizeof(*n));
 	put_eventfd(n->ev);
 	free(n);
 }
@@ -151,11 +153,14 @@ make(struct mt__eventfd *ev, struct mt__enode *left, struct mt__enode *right,
 
 	if ((n = malloc(sizeof(*n))) == NULL)
 		return (-1);
+	mt__waiting_add(ev->topology, sizeof(*n));
 	atomic_init(&n->refs, 1);
 	atomic_fetch_add_explicit(&ev->refs, 1, memory_order_relaxed);
 	n->ev = ev;
 	n->left = mt__eventfds_get(left);
 	n->right = mt__eventfds_get(right);
+	n->count = 1 + (left != NULL ? left->count : 0) +
+	    (right != NULL ? right->count : 0);
 	*out = n;
 	return (0);
 }
@@ -315,7 +320,7 @@ with(const struct mt_region *r, struct mt__enode *eventfds)
 	size_t n = old != NULL ? old->nranges : 0;
 	struct mt__extras *x;
 
-	if ((x = mt__extras_alloc(n)) == NULL) {
+	if ((x = mt__extras_alloc(r->topology, n)) == NULL) {
 		mt__eventfds_put(eventfds);
 		return (NULL);
 	}
@@ -334,6 +339,7 @@ create(const struct mt__eventfd *key)
 	if ((ev = malloc(sizeof(*ev))) == NULL)
 		return (NULL);
 	*ev = *key;
+	mt__waiting_add(ev->topology, sizeof(*ev));
 	atomic_init(&ev->refs, 1);
 	ev->weight = mix(mix(mix(ev->off) + ev->size * 2u + ev->match) +
 	    ev->data);
@@ -349,8 +355,9 @@ int
 mt_region_add_eventfd(struct mt_region *r, mt_addr off, unsigned int size,
     bool match, uint64_t data, int fd)
 {
-	struct mt__eventfd *ev, key = { .off = off, .size = size,
-	    .match = match, .data = match ? data : 0, .callers = fd };
+	struct mt__eventfd *ev, key = { .topology = r->topology, .off = off,
+	    .size = size, .match = match, .data = match ? data : 0,
+	    .callers = fd };
 	struct mt__enode *old, *new;
 	struct mt__extras *x;
 	int ret;
@@ -367,7 +374,7 @@ mt_region_add_eventfd(struct mt_region *r, mt_addr off, unsigned int size,
 		errno = EINVAL;
 		return (-1);
 	}
-	if (mt_topology_begin(r->topology) == -1) {
+	if (mt__extras_begin(r) == -1) {
 		put_eventfd(ev);
 		return (-1);
 	}
@@ -396,7 +403,7 @@ mt_region_del_eventfd(struct mt_region *r, mt_addr off, unsigned int size,
 		errno = EINVAL;
 		return (-1);
 	}
-	if (mt_topology_begin(r->topology) == -1)
+	if (mt__extras_begin(r) == -1)
 		return (-1);
 	old = r->state.extras != NULL ? r->state.extras->eventfds : NULL;
 	found = mt__eventfds_find(old, &key);

@@ -39,8 +39,8 @@ struct mt_region;
  *          size, past 2^64, a region without a write callback, an fd that is
  *          not an eventfd or can block: without EFD_NONBLOCK), EEXIST (there
  *          is one with this off, size, match and data), ENOENT (there is none
- *          with all these), ENOMEM, EDEADLK (from a listener), and those of
- *          fcntl(2) with F_DUPFD.
+ *          with all these), ENOMEM, EAGAIN (see mt_topology_commit()), EDEADLK
+ *          (from a listener), and those of fcntl(2) with F_DUPFD.
  * Since:   0.1
  */
 int	mt_region_add_eventfd(struct mt_region *r, mt_addr off,

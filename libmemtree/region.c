@@ -273,6 +273,7 @@ release(struct mt__retired *retired)
 	mt__ram_fini(r);
 	mt__dirty_fini(r);
 	mt__iommu_free(r->iommu);
+	mt__waiting_add(t, mt__extras_bytes(r->state.extras));
 	mt__extras_put(r->state.extras);
 	if (r->owner_put != NULL)
 		r->owner_put(r->owner);
@@ -429,6 +430,8 @@ mt__region_apply(struct mt_region *r, const struct mt__state *state)
 		mt__children_remove(old, r);
 	if (state->extras != r->state.extras) {
 		mt__extras_get(state->extras);
+		mt__waiting_add(r->topology, mt__extras_bytes(r->state.extras));
+		mt__waiting_sub(r->topology, mt__extras_bytes(state->extras));
 		mt__extras_put(r->state.extras);
 	}
 	r->state = *state;

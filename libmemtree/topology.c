@@ -105,6 +105,7 @@ mt_topology_begin(struct mt_topology *t)
 	pthread_mutex_lock(&t->lock);
 	atomic_store_explicit(&t->owner, self(), memory_order_relaxed);
 	t->depth = 1;
+	t->had_room = false;
 	return (0);
 }
 
@@ -495,7 +496,7 @@ mt_topology_commit(struct mt_topology *t)
 		return (0);
 	}
 	if (!LIST_EMPTY(&t->dirty_roots)) {
-		if (mt__waiting_full(t))
+		if (mt__waiting_full(t) && !t->had_room)
 			error = EAGAIN;
 		else if (build_all(t) == -1)
 			error = errno;

@@ -90,7 +90,7 @@ int	mt_topology_sync(struct mt_topology *t);
  * cannot be freed because of a reader that has not left or a view that is
  * held.  While it is more, a commit that changes a view, and with it the
  * change that it ends, fails with EAGAIN and changes nothing; it does not
- * wait.  So there is at most the limit, and what one commit replaces.
+ * wait.  So there is at most the limit, and what one transaction replaces.
  *
  * Units:   bytes of the library's own; memory of regions is not counted.
  * Context: any thread.

@@ -7,6 +7,8 @@
  * writer goes at full speed.
  */
 
+#include <sys/eventfd.h>
+
 #include <time.h>
 
 #include "t/util.h"
@@ -183,6 +185,96 @@ test_many_held(void)
 	end();
 }
 
+/* --- eventfds and coalescing ranges -------------------------------------- */
+
+#define RANGES		200
+#define EVENTFDS	100
+#define RANGE_BYTES	sizeof(struct mt_range)
+
+static struct t_dev dev = T_DEV(.endian = MT_LITTLE);
+
+static void
+add_ranges(struct mt_region *r)
+{
+	unsigned int i;
+
+	must(mt_topology_begin(t) == 0);
+	for (i = 0; i < RANGES; i++)
+		must(mt_region_add_coalescing(r, i * 8, i * 8 + 3) == 0);
+	must(mt_topology_commit(t) == 0);
+}
+
+static void
+change_eventfds(struct mt_region *r, int fd, unsigned int first, bool add)
+{
+	unsigned int i;
+
+	must(mt_topology_begin(t) == 0);
+	for (i = first; i < EVENTFDS; i++)
+		must((add ? mt_region_add_eventfd : mt_region_del_eventfd)(r,
+		    i * 4, 4, false, 0, fd) == 0);
+	must(mt_topology_commit(t) == 0);
+}
+
+static void
+test_extras(void)
+{
+	struct mt_region *r;
+	struct mt_space *again;
+	struct mt_view *v;
+	size_t few, many;
+	int fd;
+
+	must((fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+	begin();
+	r = t_add(root, 0x1000000, 0, t_io(t, "r", PAGE, &dev));
+	must((again = mt_space_create(r, "again")) != NULL);
+	add_ranges(r);
+	change_eventfds(r, fd, 0, true);
+	is_int(settled(), 0, "what a region has is not in waiting");
+
+	v = mt_space_view(sp);
+	must(mt_region_set_enabled(slots[0], false) == 0);
+	few = settled();
+	must(mt_region_del_eventfd(r, 0, 4, false, 0, fd) == 0);
+	many = settled();
+	ok(many > few && many < few + 4096 + RANGES * RANGE_BYTES,
+	    "a view that is held keeps an eventfd, and shares the others");
+	few = many;
+	change_eventfds(r, fd, 1, false);
+	many = settled();
+	ok(many > few + EVENTFDS * 64, "all of them count when they are gone");
+	must(mt_region_clear_coalescing(r) == 0);
+	is_int(settled(), many, "ranges that it keeps with them once only");
+	must(mt_region_set_enabled(slots[0], true) == 0);
+	mt_view_put(v);
+	is_int(settled(), 0, "when it is put all of it goes");
+
+	add_ranges(r);
+	v = mt_space_view(sp);
+	must(settled() == 0);
+	mt_topology_set_max_waiting(t, 0);
+	works(mt_region_clear_coalescing(r), "at a limit of 0 a change may "
+	    "replace what it likes if nothing is in waiting");
+	ok(settled() > RANGES * RANGE_BYTES, "which is then");
+	fails(mt_region_add_coalescing(r, 0, 7), EAGAIN, "the next is refused");
+	fails(mt_region_add_eventfd(r, 0, 4, false, 0, fd), EAGAIN,
+	    "of either kind");
+	many = settled();
+	fails(mt_region_add_eventfd(r, 0, 4, false, 0, fd), EAGAIN, "again");
+	is_int(settled(), many, "and leaves nothing behind");
+	mt_view_put(v);
+	is_int(settled(), 0, "all is freed");
+	mt_topology_set_max_waiting(t, MT_WAITING_DEFAULT);
+	change_eventfds(r, fd, 0, true);
+	add_ranges(r);
+	must(mt_region_del(r) == 0);
+	must(mt_space_destroy(again) == 0);
+	is_int(settled(), 0, "also with a region that has some");
+	end();
+	close(fd);
+}
+
 /* --- a reader that does not leave ---------------------------------------- */
 
 #define LIMIT	((size_t)64 << 10)
@@ -274,6 +366,47 @@ test_own_section(void)
 	is_int(settled(), 0, "after it all is freed");
 	works(toggle(0), "and changes work again");
 	must(mt_listener_unregister(&l) == 0);
+	end();
+}
+
+/* The same with changes that replace more of ranges than of the view. */
+static enum mt_result
+greedy_ranges(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	struct mt_region *r = *(struct mt_region **)arg;
+	unsigned int i;
+
+	(void)off, (void)size, (void)attrs;
+	*val = 0;
+	for (i = 0; i < 1000 && mt_region_add_coalescing(r, 0x800 + i,
+	    0x800 + i) == 0; i++)
+		;
+	ok(i > 1 && i * RANGES * RANGE_BYTES <= MOST && errno == EAGAIN,
+	    "%u changes of ranges reach the limit", i);
+	ok(mt_topology_waiting(t) <= MOST + RANGES * RANGE_BYTES,
+	    "and are not much above it");
+	return (MT_OK);
+}
+
+static const struct mt_io_ops greedy_ranges_ops = { .read = greedy_ranges };
+
+static void
+test_own_ranges(void)
+{
+	struct mt_region *r;
+	uint8_t byte;
+
+	begin();
+	r = t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(t, "greedy", PAGE - 1, &greedy_ranges_ops,
+	    &r), "io"));
+	add_ranges(r);
+	must(mt_topology_sync(t) == 0);
+	mt_topology_set_max_waiting(t, LIMIT);
+	is_int(mt_space_read(sp, 0x1000000, &byte, 1, MT_ATTRS_NONE), MT_OK,
+	    "the read");
+	is_int(settled(), 0, "after it all is freed");
 	end();
 }
 
@@ -417,7 +550,9 @@ main(void)
 	test_count();
 	test_held();
 	test_many_held();
+	test_extras();
 	test_own_section();
+	test_own_ranges();
 	test_other_section();
 	test_speed(seconds);
 	return (done());
