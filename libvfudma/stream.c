@@ -34,8 +34,13 @@
 /* Buffers of one connection; a peer that makes us keep more is cut off. */
 #define MAX_INBUFS	((size_t)16 << 20)
 
-/* Messages in one send. */
+/*
+ * Messages in one send, and their bytes unless it is one.  The kernel cuts what
+ * is longer than that into pieces, perhaps inside a header, and QEMU gives up
+ * if it reads a part of one.
+ */
 #define MAX_BATCH	16
+#define BATCH_BYTES	((size_t)32 << 10)
 
 /* --- life ---------------------------------------------------------------- */
 
@@ -376,9 +381,11 @@ gather(const struct vd__stream *st, struct iovec *iov)
 {
 	const struct vd__out *o;
 	int i, n = 0, batch = 0;
+	size_t bytes = 0;
 
 	TAILQ_FOREACH(o, &st->out, link) {
-		if (batch++ > 0 && o->nfds > 0)
+		bytes += o->left;
+		if (batch++ > 0 && (o->nfds > 0 || bytes > BATCH_BYTES))
 			break;
 		for (i = 0; i < o->iovcnt; i++)
 			if (o->iov[i].iov_len > 0)
