@@ -35,6 +35,12 @@
 #define MAX_PARTS	32
 /* Parts of all deferred accesses: some calls are left for those who wait. */
 #define MAX_DEFERRED	768
+/*
+ * QEMU (11.1.3) forgets what its socket does not take at once of an answer,
+ * and is out of step from there.  The kernel takes an answer of this size, and
+ * its header, as a whole or not at all, and then QEMU does try again.
+ */
+#define QEMU_READ	((size_t)32 << 10)
 /* How often to look for a free call, if all are taken. */
 #define RETRY_MS	10
 
@@ -84,7 +90,8 @@ struct vd__messages {
 	uint64_t client;		/* [l] whose it is */
 	bool closing;			/* [l] begin no more */
 	bool twin;			/* [l] */
-	size_t max_xfer;		/* [l] */
+	size_t max_read;		/* [l] */
+	size_t max_write;		/* [l] */
 	int timeout_ms;			/* [l] */
 	unsigned int users;		/* [l] threads that wait in conn */
 	unsigned int nparts;		/* [l] in flight, of all */
@@ -143,6 +150,7 @@ begin_locked(struct vd__messages *m, struct transfer *x)
 {
 	uint8_t *buf = x->buf + x->begun;
 	size_t n = x->len - x->begun;
+	size_t max = x->is_write ? m->max_write : m->max_read;
 	struct part *p;
 	int rv, saved;
 
@@ -156,8 +164,8 @@ begin_locked(struct vd__messages *m, struct transfer *x)
 	}
 	if ((p = get_part(m)) == NULL)
 		return (-1);
-	if (n > m->max_xfer)
-		n = m->max_xfer;
+	if (n > max)
+		n = max;
 	p->x = x;
 	p->req.addr = x->addr + x->begun;
 	p->req.count = n;
@@ -599,9 +607,13 @@ vd__messages_attach(struct vd_server *s)
 	m->client = s->client;
 	m->closing = false;
 	m->twin = s->twin_fd != -1;
-	m->max_xfer = VD_MAX_DATA_XFER;
-	if (s->peer.max_data_xfer < m->max_xfer)
-		m->max_xfer = (size_t)s->peer.max_data_xfer;
+	m->max_write = VD_MAX_DATA_XFER;
+	if (s->peer.max_data_xfer < m->max_write)
+		m->max_write = (size_t)s->peer.max_data_xfer;
+	m->max_read = m->max_write;
+	/* Nobody else offers this. */
+	if (s->peer.write_multiple && m->max_read > QEMU_READ)
+		m->max_read = QEMU_READ;
 	m->timeout_ms = (int)s->limits.dma_timeout_ms;
 	pthread_mutex_unlock(&m->lock);
 }

@@ -465,6 +465,24 @@ test_sizes(const char *what, const char *caps, size_t cut,
 	end();
 }
 
+/* See QEMU_READ in message.c. */
+static void
+test_qemu(void)
+{
+	const size_t len = 200 * KIB;
+	uint8_t *buf = calloc(1, len);
+
+	must(buf != NULL);
+	begin("\"write_multiple\":true", NULL);
+	is_hex(dma_read(BASE, buf, len), MT_OK, "QEMU is asked for much");
+	ok(memcmp(buf, peer.mem, len) == 0, "and has it");
+	is_int(peer.largest, 32 * KIB, "in pieces that it can send");
+	is_hex(dma_write(BASE, buf, len), MT_OK, "and given much");
+	is_int(peer.largest, len, "at once");
+	end();
+	free(buf);
+}
+
 static void
 test_permissions(void)
 {
@@ -702,6 +720,7 @@ main(void)
 	test_sizes("small messages", "\"max_data_xfer_size\":65536", 1 << 16,
 	    NULL);
 	test_sizes("queued", "\"max_data_xfer_size\":65536", 1 << 16, &forced);
+	test_qemu();
 	test_permissions();
 	test_errors();
 	test_nonsense();
