@@ -45,8 +45,8 @@
 
 /* Calls under way or not answered; a power of two. */
 #define MAX_CALLS	1024
-/* Of those, how many may have been given up: a peer that answers no more. */
-#define MAX_LOST	64
+/* Of those, how many may have timed out: a peer that answers no more. */
+#define MAX_LATE	64
 
 /* Commands in the list, and their descriptors, and nested serving. */
 #define MAX_COMMANDS	65536
@@ -70,6 +70,7 @@ struct slot {
 	uint16_t id;
 	uint16_t cmd;
 	bool used;
+	bool late;			/* given up because it timed out */
 };
 
 /* A thread that waits: for its call, or with none for room in the queue. */
@@ -119,6 +120,7 @@ struct vd__conn {
 	uint16_t next_id;		/* [c] */
 	_Atomic(size_t) npending;	/* [ca] */
 	_Atomic(size_t) nlost;		/* [ca] used slots without a call */
+	size_t nlate;			/* [c] of them, by a timeout */
 	_Atomic(size_t) nlarge;		/* [ca] calls out for much */
 	_Atomic(size_t) queued;		/* [oa] bytes, in both streams */
 	_Atomic(bool) full;		/* [oa] too many in one of them */
@@ -547,6 +549,7 @@ file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 	free_slot(s);
 	if (call == NULL) {
 		c->nlost--;
+		c->nlate -= s->late;
 		pthread_mutex_unlock(&c->lock);
 		vd__msg_close(m);
 		return (true);
@@ -869,7 +872,7 @@ begin_call(struct vd__conn *c, struct vd__call *call, struct vd_hdr *hdr,
 	struct slot *s;
 
 	pthread_mutex_lock(&c->lock);
-	if (c->npending + c->nlost == MAX_CALLS || c->nlost >= MAX_LOST ||
+	if (c->npending + c->nlost == MAX_CALLS || c->nlate >= MAX_LATE ||
 	    (nfds > 0 && vd__stream_no_parcels(c->ours))) {
 		pthread_mutex_unlock(&c->lock);
 		errno = ENOBUFS;
@@ -1069,7 +1072,9 @@ withdraw(struct vd__conn *c, struct vd__call *call, int err, bool tell)
 		free_slot(s);	/* the peer has not heard of it */
 	else {
 		s->call = NULL;
+		s->late = err != ECANCELED;
 		c->nlost++;
+		c->nlate += s->late;
 	}
 	if (call->placing != NULL)
 		call->placing->place = NULL;

@@ -550,6 +550,7 @@ test_silence(void)
 {
 	uint8_t *data = pattern(1 << 20, 5);
 	struct iovec iov = { data, 1 << 20 };
+	static struct vd__call calls[200];
 	struct v_reply r;
 	struct vd__msg m;
 	unsigned int i;
@@ -569,6 +570,14 @@ test_silence(void)
 			answer(&r.hdr, VD_TYPE_REPLY, 0);
 	fails(vd__conn_call(conn, VD_CMD_REGION_READ, NULL, 0, NULL, 0, 1,
 	    &m), ETIMEDOUT, "until those have been answered");
+	end();
+	begin();
+	memset(calls, 0, sizeof(calls));
+	for (i = 0; i < T_COUNT(calls); i++)
+		if (vd__conn_send(conn, &calls[i], VD_CMD_REGION_READ, NULL, 0,
+		    NULL, 0, 1000) == -1 || !vd__conn_cancel(conn, &calls[i]))
+			break;
+	is_int(i, T_COUNT(calls), "more may have been given up in time");
 	end();
 	begin();
 	fails(vd__conn_post(conn, VD_CMD_REGION_WRITE, &iov, 1, NULL, 0, 20),
