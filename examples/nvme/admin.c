@@ -81,8 +81,7 @@ delete_sq(struct nvme_ctrl *c, const struct nvme_cmd *cmd)
 
 	if (qid == 0 || qid >= NVME_QUEUES || !c->sq[qid].live)
 		return (NVME_BAD_QID | NVME_DNR);
-	nvme_sq_stop(c, qid);
-	return (NVME_OK);
+	return (nvme_sq_stop(c, qid) ? NVME_OK : NVME_DRAIN);
 }
 
 static int
@@ -94,8 +93,7 @@ delete_cq(struct nvme_ctrl *c, const struct nvme_cmd *cmd)
 		return (NVME_BAD_QID | NVME_DNR);
 	if (c->cq[qid].nsqs > 0)
 		return (NVME_QUEUE_IN_USE | NVME_DNR);
-	nvme_cq_stop(c, qid);
-	return (NVME_OK);
+	return (nvme_cq_stop(c, qid) ? NVME_OK : NVME_DRAIN);
 }
 
 /* Most commands are done when they are fetched, and too late to abort. */
@@ -111,8 +109,7 @@ abort_command(struct nvme_ctrl *c, struct nvme_req *req)
 		return (NVME_INVALID_FIELD | NVME_DNR);
 	victim = nvme_req_find(&c->sq[sqid], cid);
 	if (victim != NULL && victim != req) {
-		nvme_req_unqueue(victim);
-		nvme_complete(c, victim, NVME_ABORT_REQUESTED);
+		nvme_abort(c, victim, NVME_ABORT_REQUESTED);
 		req->result = 0;
 	} else if (sqid == 0 && nvme_aer_abort(c, cid)) {
 		req->result = 0;

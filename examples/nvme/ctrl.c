@@ -7,6 +7,7 @@
  */
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,8 +79,12 @@ config_error(const struct nvme_ctrl *c)
 static void
 enable(struct nvme_ctrl *c)
 {
-	const char *why = config_error(c);
+	const char *why;
 
+	/* A host that does not wait for RDY to go: see nvme_ctrl_settled(). */
+	if (c->stopping)
+		return;
+	why = config_error(c);
 	/* A shutdown while disabled may have left either. */
 	c->csts &= ~(NVME_CSTS_SHST | NVME_CSTS_CFS);
 	if (why != NULL) {
@@ -89,25 +94,31 @@ enable(struct nvme_ctrl *c)
 	}
 	c->page_shift = 12 + NVME_CC_MPS(c->cc);
 	/* What the doorbells say is of queues that are no more. */
-	nvme_queues_reset(c);
+	nvme_queues_reset(c, true);
 	nvme_cq_start(c, 0, c->acq, (c->aqa >> 16 & 0xfff) + 1, true, 0);
 	nvme_sq_start(c, 0, c->asq, (c->aqa & 0xfff) + 1, 0);
 	c->csts |= NVME_CSTS_RDY;
 	nvme_log(c, "enabled");
 }
 
-/* A controller reset: everything but the admin queue registers goes. */
+/*
+ * A controller reset: everything but the admin queue registers goes.  The
+ * host may use its memory for something else when it sees that we are not
+ * ready any more, so what is being written to it is waited for, unless it has
+ * to be now.
+ */
 static void
-disable(struct nvme_ctrl *c)
+disable(struct nvme_ctrl *c, bool now)
 {
-	nvme_queues_reset(c);
+	nvme_queues_reset(c, now);
 	nvme_features_reset(c);
 	nvme_intr_reset(c);
 	c->naers = 0;
 	c->nevents = 0;
 	c->masked = 0;
 	c->intm = 0;
-	c->csts = 0;
+	c->stopping = !now && c->inflight > 0;
+	c->csts = c->stopping ? NVME_CSTS_RDY : 0;
 }
 
 /*
@@ -120,7 +131,7 @@ nvme_shutdown_go_on(struct nvme_ctrl *c)
 {
 	struct nvme_ns *ns;
 	unsigned int i;
-	bool busy = false, failed = false;
+	bool busy = c->njobs > 0, failed = false;
 
 	if ((c->csts & NVME_CSTS_SHST) != NVME_CSTS_SHST_BUSY)
 		return;
@@ -142,6 +153,19 @@ nvme_shutdown_go_on(struct nvme_ctrl *c)
 	}
 }
 
+void
+nvme_ctrl_settled(struct nvme_ctrl *c)
+{
+	if (c->stopping) {
+		c->stopping = false;
+		c->csts &= ~NVME_CSTS_RDY;
+		nvme_log(c, "disabled, and nothing is in flight any more");
+		if ((c->cc & NVME_CC_EN) != 0)
+			enable(c);
+	}
+	nvme_shutdown_go_on(c);
+}
+
 static void
 write_cc(struct nvme_ctrl *c, uint32_t val)
 {
@@ -150,7 +174,7 @@ write_cc(struct nvme_ctrl *c, uint32_t val)
 	c->cc = val & NVME_CC_MASK;
 	if ((old & NVME_CC_EN) != 0 && (val & NVME_CC_EN) == 0) {
 		nvme_log(c, "disabled");
-		disable(c);
+		disable(c, false);
 	} else if ((old & NVME_CC_EN) == 0 && (val & NVME_CC_EN) != 0) {
 		enable(c);
 	}
@@ -286,7 +310,7 @@ on_reset(void *arg, enum vd_reset why)
 	if ((c->csts & NVME_CSTS_RDY) != 0 &&
 	    (c->csts & NVME_CSTS_SHST) == 0)
 		c->stats.unsafe_shutdowns++;
-	disable(c);
+	disable(c, true);
 	c->cc = 0;
 	c->aqa = 0;
 	c->asq = 0;
@@ -375,9 +399,9 @@ nvme_ctrl_create(struct mt_topology *t, const struct nvme_options *opt)
 	    NVME_CAP_MPSMAX(NVME_MPSMAX);
 	c->page_shift = 12;
 	c->stats.started_ns = nvme_now();
-	TAILQ_INIT(&c->starved);
-	TAILQ_INIT(&c->again);
-	c->waiter = (struct mt_waiter)MT_WAITER_INIT;
+	LIST_INIT(&c->flying);
+	TAILQ_INIT(&c->ready);
+	TAILQ_INIT(&c->idle_jobs);
 
 	if ((c->server = vd_server_create(t, &device_ops, c)) == NULL)
 		goto fail;
@@ -385,7 +409,7 @@ nvme_ctrl_create(struct mt_topology *t, const struct nvme_options *opt)
 	c->dma = vd_server_dma(c->server);
 	if (nvme_pci_init(c) == -1)
 		goto fail;
-	nvme_queues_reset(c);
+	nvme_queues_reset(c, true);
 	nvme_features_reset(c);
 	return (c);
 fail:
@@ -419,8 +443,14 @@ nvme_ctrl_destroy(struct nvme_ctrl *c)
 {
 	unsigned int i;
 
-	disable(c);
+	disable(c, true);
+	/* The end of the client is the end of what could not be given up. */
 	vd_server_destroy(c->server);
+	nvme_log(c, "commands whose data was mapped: %" PRIu64 ", came in "
+	    "messages: %" PRIu64 "; bytes read by message: %" PRIu64
+	    ", written: %" PRIu64, c->stats.by_map, c->stats.by_message,
+	    c->stats.bytes_in, c->stats.bytes_out);
+	nvme_jobs_fini(c);
 	nvme_pci_fini(c);
 	nvme_sync_destroy(c->sync);
 	for (i = 0; i < c->nns; i++)

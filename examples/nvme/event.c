@@ -45,8 +45,10 @@ post(struct nvme_ctrl *c, uint16_t cid, uint32_t result, uint16_t status)
 		.status = (uint16_t)(status << 1),
 	};
 
-	return (nvme_cq_room(cq) > 0 && TAILQ_EMPTY(&cq->done) &&
-	    nvme_cq_post(c, cq, &cqe));
+	if (nvme_cq_room(cq) == 0)
+		return (false);
+	nvme_cq_post(c, cq, &cqe);
+	return (true);
 }
 
 void

@@ -85,23 +85,23 @@ get_temperature(const struct nvme_features *f, uint32_t cdw11,
 
 static int
 get_timestamp(struct nvme_ctrl *c, const struct nvme_features *f,
-    const struct nvme_cmd *cmd)
+    struct nvme_req *req)
 {
 	uint64_t ms = f->timestamp + (nvme_now() - f->timestamp_set) / 1000000;
 
 	ms &= TIMESTAMP_MASK;
 	if (f->timestamp_host)
 		ms |= TIMESTAMP_HOST;
-	return (nvme_xfer_buf(c, cmd, MT_DMA_WRITE, &ms, sizeof(ms)));
+	return (nvme_xfer_buf(c, req, MT_DMA_WRITE, &ms, sizeof(ms)));
 }
 
 static int
 get_behavior(struct nvme_ctrl *c, const struct nvme_features *f,
-    const struct nvme_cmd *cmd)
+    struct nvme_req *req)
 {
 	uint8_t buf[512] = { f->acre };
 
-	return (nvme_xfer_buf(c, cmd, MT_DMA_WRITE, buf, sizeof(buf)));
+	return (nvme_xfer_buf(c, req, MT_DMA_WRITE, buf, sizeof(buf)));
 }
 
 int
@@ -164,9 +164,9 @@ nvme_get_feature(struct nvme_ctrl *c, struct nvme_req *req)
 		req->result = f->events;
 		break;
 	case NVME_FEAT_TIMESTAMP:
-		return (get_timestamp(c, f, cmd));
+		return (get_timestamp(c, f, req));
 	case NVME_FEAT_HOST_BEHAVIOR:
-		return (get_behavior(c, f, cmd));
+		return (get_behavior(c, f, req));
 	default:
 		break;
 	}
@@ -239,12 +239,12 @@ set_vector(struct nvme_ctrl *c, uint32_t cdw11)
 }
 
 static int
-set_timestamp(struct nvme_ctrl *c, const struct nvme_cmd *cmd)
+set_timestamp(struct nvme_ctrl *c, struct nvme_req *req)
 {
 	uint64_t ms;
 	int status;
 
-	status = nvme_xfer_buf(c, cmd, MT_DMA_READ, &ms, sizeof(ms));
+	status = nvme_xfer_buf(c, req, MT_DMA_READ, &ms, sizeof(ms));
 	if (status != NVME_OK)
 		return (status);
 	c->feat.timestamp = ms & TIMESTAMP_MASK;
@@ -254,12 +254,12 @@ set_timestamp(struct nvme_ctrl *c, const struct nvme_cmd *cmd)
 }
 
 static int
-set_behavior(struct nvme_ctrl *c, const struct nvme_cmd *cmd)
+set_behavior(struct nvme_ctrl *c, struct nvme_req *req)
 {
 	uint8_t buf[512];
 	int status;
 
-	status = nvme_xfer_buf(c, cmd, MT_DMA_READ, buf, sizeof(buf));
+	status = nvme_xfer_buf(c, req, MT_DMA_READ, buf, sizeof(buf));
 	if (status != NVME_OK)
 		return (status);
 	if (buf[0] > 1)
@@ -315,9 +315,9 @@ nvme_set_feature(struct nvme_ctrl *c, struct nvme_req *req)
 		c->feat.events = cmd->cdw11;
 		break;
 	case NVME_FEAT_TIMESTAMP:
-		return (set_timestamp(c, cmd));
+		return (set_timestamp(c, req));
 	case NVME_FEAT_HOST_BEHAVIOR:
-		return (set_behavior(c, cmd));
+		return (set_behavior(c, req));
 	default:
 		break;
 	}

@@ -191,5 +191,5 @@ nvme_identify(struct nvme_ctrl *c, struct nvme_req *req)
 	}
 	if (status != NVME_OK)
 		return (status);
-	return (nvme_xfer_buf(c, cmd, MT_DMA_WRITE, c->scratch, ID_SIZE));
+	return (nvme_xfer_buf(c, req, MT_DMA_WRITE, c->scratch, ID_SIZE));
 }

@@ -32,7 +32,7 @@ pin_wanted(struct nvme_ctrl *c)
 		if (!cq->live || !cq->ien)
 			continue;
 		nvme_cq_scan(c, cq);
-		wanted |= cq->head != cq->tail;
+		wanted |= nvme_cq_unread(cq);
 	}
 	return (wanted);
 }

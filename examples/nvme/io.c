@@ -4,8 +4,8 @@
 /*
  * The NVM commands.
  *
- * A command that waits, for bounce budget or for a file to be synced, is
- * executed again from its start afterwards: what it has done for good is
+ * A command that waits, for its data or for a file to be synced, is executed
+ * again from its start afterwards: what it has done for good is
  * told by req->pos and req->flushed.  So is one that takes long, which gives
  * others their turn.
  */
@@ -33,21 +33,6 @@ extent(const struct nvme_ns *ns, const struct nvme_cmd *cmd, uint64_t *off,
 	*off = slba << ns->shift;
 	*len = nlb << ns->shift;
 	return (NVME_OK);
-}
-
-/* Guest memory of len bytes, into c->segs. */
-static int
-data_pointer(struct nvme_ctrl *c, const struct nvme_cmd *cmd, size_t len)
-{
-	switch (NVME_CMD_PSDT(cmd)) {
-	case 0:
-		return (nvme_prp(c, cmd, len, &c->segs));
-	case 1:
-	case 2:		/* they differ in the metadata, of which is none */
-		return (nvme_sgl(c, cmd, len, &c->segs));
-	default:
-		return (NVME_INVALID_FIELD | NVME_DNR);
-	}
 }
 
 /* Must what was just written, or will be read, be on the medium? */
@@ -95,34 +80,34 @@ move_compare(void *arg, struct iovec *iov, unsigned int n, uint64_t pos,
 
 /* Check a command that moves data; *m and *len say what. */
 static int
-prepare(struct nvme_ctrl *c, struct nvme_ns *ns, const struct nvme_cmd *cmd,
-    struct move *m, uint64_t *len)
+prepare(struct nvme_ns *ns, const struct nvme_cmd *cmd, struct move *m,
+    uint64_t *len)
 {
-	int status;
-
 	/* Before the range: MDTS is a limit on the command itself. */
 	if (((uint64_t)(cmd->cdw12 & 0xffff) + 1) << ns->shift >
 	    NVME_MAX_XFER)
 		return (NVME_INVALID_FIELD | NVME_DNR);
-	if ((status = extent(ns, cmd, &m->off, len)) != NVME_OK)
-		return (status);
 	m->ns = ns;
-	return (data_pointer(c, cmd, *len));
+	return (extent(ns, cmd, &m->off, len));
 }
 
 static int
 io_read(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 {
 	struct move m;
+	struct nvme_xfer x = { .dir = MT_DMA_WRITE, .fn = move_read,
+	    .arg = &m };
 	uint64_t len;
 	int status;
 
-	if ((status = prepare(c, ns, &req->cmd, &m, &len)) != NVME_OK)
+	if ((status = prepare(ns, &req->cmd, &m, &len)) != NVME_OK)
 		return (status);
 	if (nvme_unlikely(durable(c, ns, &req->cmd, false)) &&
 	    (status = nvme_flush(c, req, ns->nsid)) != NVME_OK)
 		return (status);
-	status = nvme_xfer(c, &c->segs, MT_DMA_WRITE, move_read, &m);
+	x.len = len;
+	x.mem = nvme_ns_ptr(ns, m.off);
+	status = nvme_xfer(c, req, &x);
 	if (status == NVME_OK) {
 		c->stats.reads++;
 		c->stats.sectors_read += len / 512;
@@ -134,15 +119,18 @@ static int
 io_compare(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 {
 	struct move m;
+	struct nvme_xfer x = { .dir = MT_DMA_READ, .fn = move_compare,
+	    .arg = &m };
 	uint64_t len;
 	int status;
 
-	if ((status = prepare(c, ns, &req->cmd, &m, &len)) != NVME_OK)
+	if ((status = prepare(ns, &req->cmd, &m, &len)) != NVME_OK)
 		return (status);
 	if (durable(c, ns, &req->cmd, false) &&
 	    (status = nvme_flush(c, req, ns->nsid)) != NVME_OK)
 		return (status);
-	status = nvme_xfer(c, &c->segs, MT_DMA_READ, move_compare, &m);
+	x.len = len;
+	status = nvme_xfer(c, req, &x);
 	if (status == NVME_OK) {
 		c->stats.reads++;
 		c->stats.sectors_read += len / 512;
@@ -154,6 +142,8 @@ static int
 io_write(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 {
 	struct move m;
+	struct nvme_xfer x = { .dir = MT_DMA_READ, .fn = move_write,
+	    .arg = &m };
 	uint64_t len;
 	int status;
 
@@ -161,10 +151,11 @@ io_write(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 	if ((req->cmd.cdw12 & 0xfu << 20) != 0)
 		return (NVME_INVALID_FIELD | NVME_DNR);
 	if (req->flushed == 0) {
-		status = prepare(c, ns, &req->cmd, &m, &len);
+		status = prepare(ns, &req->cmd, &m, &len);
 		if (status != NVME_OK)
 			return (status);
-		status = nvme_xfer(c, &c->segs, MT_DMA_READ, move_write, &m);
+		x.len = len;
+		status = nvme_xfer(c, req, &x);
 		if (status != NVME_OK)
 			return (status);
 		c->stats.writes++;
@@ -252,7 +243,7 @@ io_dsm(struct nvme_ctrl *c, struct nvme_req *req, struct nvme_ns *ns)
 
 	if (NVME_CMD_PSDT(cmd) == 3)
 		return (NVME_INVALID_FIELD | NVME_DNR);
-	status = nvme_xfer_buf(c, cmd, MT_DMA_READ, range,
+	status = nvme_xfer_buf(c, req, MT_DMA_READ, range,
 	    n * sizeof(*range));
 	if (status != NVME_OK)
 		return (status);

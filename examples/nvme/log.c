@@ -160,7 +160,7 @@ nvme_get_log(struct nvme_ctrl *c, struct nvme_req *req)
 	len *= 4;
 	if (len > size - off)
 		len = size - off;
-	status = nvme_xfer_buf(c, cmd, MT_DMA_WRITE, c->scratch + off, len);
+	status = nvme_xfer_buf(c, req, MT_DMA_WRITE, c->scratch + off, len);
 	if (status == NVME_OK && event != 0xff && !retain)
 		nvme_event_read(c, event);
 	return (status);

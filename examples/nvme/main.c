@@ -311,6 +311,7 @@ loop(struct nvme_ctrl *c, int sigfd)
 	struct timespec ts;
 	uint64_t since = 0, busy_from = 0;
 	int64_t wait;
+	int ready;
 	bool slept = false;
 	unsigned int spin = 0, late = 0;
 
@@ -337,12 +338,13 @@ loop(struct nvme_ctrl *c, int sigfd)
 		}
 		ts.tv_sec = 0;
 		ts.tv_nsec = wait > 0 ? (long)wait : 0;
-		if (ppoll(fds, 3, wait >= 0 ? &ts : NULL, NULL) == -1 &&
-		    errno != EINTR) {
+		ready = ppoll(fds, 3, wait >= 0 ? &ts : NULL, NULL);
+		if (ready == -1 && errno != EINTR) {
 			warn("ppoll");
 			return (1);
 		}
-		slept = wait > 0;
+		/* To be woken is not to be late. */
+		slept = wait > 0 && ready == 0;
 		if (fds[1].revents != 0)
 			return (0);
 		if (fds[2].revents != 0)

@@ -137,6 +137,12 @@ nvme_ns_size(const struct nvme_ns *ns)
 	return (ns->blocks << ns->shift);
 }
 
+uint8_t *
+nvme_ns_ptr(const struct nvme_ns *ns, uint64_t off)
+{
+	return (ns->ram != NULL ? ns->ram + off : NULL);
+}
+
 bool
 nvme_ns_is_file(const struct nvme_ns *ns)
 {

@@ -6,9 +6,8 @@
  * one to the other.
  *
  * A command is fetched only when its completion has a place: an entry of the
- * CQ is reserved for it.  So a completion never waits for the guest, but for
- * a CQ whose memory is away; then it stays on cq->done, and nothing more is
- * fetched for that CQ.
+ * CQ is reserved for it.  So a completion never waits for the guest.  While
+ * the memory of a CQ is away nothing more is fetched for it.
  */
 
 #include <string.h>
@@ -73,11 +72,11 @@ req_get(struct nvme_sq *sq)
 		return (NULL);
 	TAILQ_REMOVE(&sq->free, req, link);
 	req->list = NULL;
+	req->job = NULL;
 	req->pos = 0;
 	req->result = 0;
 	req->busy = true;
 	req->flushed = 0;
-	req->completed = false;
 	return (req);
 }
 
@@ -103,7 +102,7 @@ nvme_req_find(struct nvme_sq *sq, uint16_t cid)
 	struct nvme_req *req;
 
 	for (req = sq->reqs; req < sq->reqs + NVME_SQ_REQS; req++)
-		if (req->busy && !req->completed && req->cmd.cid == cid)
+		if (req->busy && req->cmd.cid == cid)
 			return (req);
 	return (NULL);
 }
@@ -121,6 +120,13 @@ uint32_t
 nvme_cq_room(const struct nvme_cq *cq)
 {
 	return (cq->ring.entries - 1 - cq_used(cq, cq->head) - cq->reserved);
+}
+
+/* What is only held does not count, and the guest may be ahead of us. */
+bool
+nvme_cq_unread(const struct nvme_cq *cq)
+{
+	return (cq_used(cq, cq->head) > cq_used(cq, cq->shown));
 }
 
 void
@@ -142,68 +148,37 @@ nvme_cq_scan(struct nvme_ctrl *c, struct nvme_cq *cq)
 	cq->bad_head = NOT_BAD;
 }
 
-bool
-nvme_cq_post(struct nvme_ctrl *c, struct nvme_cq *cq,
-    const struct nvme_cqe *cqe)
-{
-	struct nvme_cqe e = *cqe;
-
-	if (nvme_unlikely(cq->ring.stuck))
-		return (false);
-	e.status = (uint16_t)((e.status & ~1u) | cq->phase);
-	if (!nvme_ring_put(c, &cq->ring, cq->tail, &e))
-		return (false);
-	if (++cq->tail == cq->ring.entries) {
-		cq->tail = 0;
-		cq->phase ^= 1;
-	}
-	if (cq->ien)
-		nvme_intr_post(c, cq);
-	return (true);
-}
-
-static bool
-req_post(struct nvme_ctrl *c, struct nvme_req *req)
-{
-	const struct nvme_cqe cqe = {
-		.result = req->result,
-		.sqhd = req->sqhd,
-		.sqid = req->sq->qid,
-		.cid = req->cmd.cid,
-		.status = (uint16_t)(req->status << 1),
-	};
-
-	if (!nvme_cq_post(c, req->cq, &cqe))
-		return (false);
-	nvme_req_release(req);
-	return (true);
-}
-
 void
 nvme_complete(struct nvme_ctrl *c, struct nvme_req *req, int status)
 {
-	struct nvme_cq *cq = req->cq;
+	struct nvme_cqe cqe = {
+		.result = req->result,
+		.sqhd = (uint16_t)req->sq->head,
+		.sqid = req->sq->qid,
+		.cid = req->cmd.cid,
+	};
 
-	req->completed = true;
-	req->sqhd = (uint16_t)req->sq->head;
+	if (nvme_unlikely(req->job != NULL))
+		nvme_job_leave(req->job);
 	if (nvme_unlikely(status != NVME_OK)) {
 		nvme_log_error(c, req, status);
 		status |= NVME_MORE;
 	}
-	req->status = (uint16_t)status;
-	if (nvme_unlikely(!TAILQ_EMPTY(&cq->done)) || !req_post(c, req))
-		nvme_req_queue(&cq->done, req);
+	cqe.status = (uint16_t)(status << 1);
+	nvme_cq_post(c, req->cq, &cqe);
+	nvme_req_release(req);
 }
 
-/* Post what could not be posted before. */
-static void
-cq_flush(struct nvme_ctrl *c, struct nvme_cq *cq)
+/* End a command early, if need be when what it has in flight has ended. */
+void
+nvme_abort(struct nvme_ctrl *c, struct nvme_req *req, int status)
 {
-	struct nvme_req *req;
-
-	while ((req = TAILQ_FIRST(&cq->done)) != NULL)
-		if (!req_post(c, req))
-			return;
+	if (req->job != NULL && req->list == NULL) {
+		nvme_job_abort(req->job, status);
+	} else {
+		nvme_req_unqueue(req);
+		nvme_complete(c, req, status);
+	}
 }
 
 /* --- submission queues ---------------------------------------------------- */
@@ -234,9 +209,11 @@ nvme_exec(struct nvme_ctrl *c, struct nvme_req *req)
 	switch (status) {
 	case NVME_LATER:
 		return;
-	case NVME_NO_MEMORY:
+	case NVME_NO_ROOM:
 		nvme_req_queue(&c->starved, req);
-		nvme_xfer_wait(c);
+		return;
+	case NVME_DRAIN:
+		nvme_req_queue(&c->drain, req);
 		return;
 	case NVME_AGAIN:
 		nvme_req_queue(&c->again, req);
@@ -258,10 +235,10 @@ sq_run(struct nvme_ctrl *c, struct nvme_sq *sq, unsigned int budget)
 	if (cq->head != cq->tail)
 		nvme_cq_scan(c, cq);
 	while (sq->head != sq->tail && used < budget) {
-		if (nvme_cq_room(cq) == 0 || !TAILQ_EMPTY(&cq->done) ||
+		if (nvme_cq_room(cq) == 0 || cq->ring.stuck ||
 		    sq->ring.stuck || (req = req_get(sq)) == NULL)
 			break;
-		if (!nvme_ring_get(c, &sq->ring, sq->head, &req->cmd)) {
+		if (!nvme_sq_fetch(c, sq, &req->cmd)) {
 			req_put(req);
 			break;
 		}
@@ -274,7 +251,7 @@ sq_run(struct nvme_ctrl *c, struct nvme_sq *sq, unsigned int budget)
 		used += NVME_COST_COMMAND +
 		    (unsigned int)(c->moved >> NVME_COST_SHIFT);
 		/* A command may have stopped this queue's controller. */
-		if (nvme_unlikely(!sq->live))
+		if (nvme_unlikely(!sq->live || sq->stopping))
 			break;
 	}
 	return (used);
@@ -289,13 +266,15 @@ resume(struct nvme_ctrl *c)
 	struct nvme_req *req, *last;
 	unsigned int used = 0;
 
-	if (c->fed) {
-		c->fed = false;
-		while ((req = TAILQ_FIRST(&c->starved)) != NULL) {
+	if (c->landed) {
+		c->landed = false;
+		while ((req = TAILQ_FIRST(&c->drain)) != NULL) {
 			nvme_req_unqueue(req);
 			nvme_req_queue(&c->again, req);
 		}
 	}
+	if (!TAILQ_EMPTY(&c->starved))
+		used += nvme_jobs_feed(c);
 	/* One round: those that queue themselves again come after last. */
 	last = TAILQ_LAST(&c->again, nvme_reqs);
 	while ((req = TAILQ_FIRST(&c->again)) != NULL) {
@@ -316,7 +295,7 @@ unstick(struct nvme_ctrl *c)
 	c->retry = false;
 	for (cq = c->cq; cq < c->cq + NVME_QUEUES; cq++)
 		if (cq->live)
-			cq_flush(c, cq);
+			nvme_cq_unstick(c, cq);
 }
 
 /* Look at every queue once; returns the work done. */
@@ -327,7 +306,10 @@ pass(struct nvme_ctrl *c, unsigned int budget)
 
 	if (nvme_unlikely(c->retry))
 		unstick(c);
-	if (nvme_unlikely(c->fed || !TAILQ_EMPTY(&c->again)))
+	if (nvme_unlikely(!TAILQ_EMPTY(&c->ready)))
+		used += nvme_jobs_run(c, budget);
+	if (nvme_unlikely(c->landed || !TAILQ_EMPTY(&c->again) ||
+	    !TAILQ_EMPTY(&c->starved)))
 		used += resume(c);
 	used += sq_run(c, &c->sq[0], budget);
 	if (nvme_unlikely(c->nevents > 0 && c->naers > 0))
@@ -339,6 +321,10 @@ pass(struct nvme_ctrl *c, unsigned int budget)
 		used += sq_run(c, &c->sq[c->active[i++]], budget - used);
 	}
 	c->next_active = i;
+	if (nvme_unlikely(!TAILQ_EMPTY(&c->ready)))
+		used += nvme_jobs_run(c, budget);
+	if (nvme_unlikely(c->nshows > 0))
+		nvme_cqs_show(c);
 	return (used);
 }
 
@@ -384,8 +370,8 @@ nvme_cq_start(struct nvme_ctrl *c, unsigned int qid, mt_addr base,
 
 	nvme_ring_init(&cq->ring, base, entries, NVME_CQE_SHIFT,
 	    MT_DMA_WRITE);
-	TAILQ_INIT(&cq->done);
 	cq->head = 0;
+	cq->shown = 0;
 	cq->tail = 0;
 	cq->reserved = 0;
 	cq->bad_head = NOT_BAD;
@@ -393,6 +379,7 @@ nvme_cq_start(struct nvme_ctrl *c, unsigned int qid, mt_addr base,
 	cq->nsqs = 0;
 	cq->phase = 1;
 	cq->ien = ien;
+	cq->stopping = false;
 	cq->live = true;
 	db_clear(c, qid, true);
 }
@@ -409,6 +396,7 @@ nvme_sq_start(struct nvme_ctrl *c, unsigned int qid, mt_addr base,
 	sq->head = 0;
 	sq->tail = 0;
 	sq->bad_tail = NOT_BAD;
+	sq->stopping = false;
 	sq->live = true;
 	db_clear(c, qid, false);
 	if (qid != 0)
@@ -416,81 +404,96 @@ nvme_sq_start(struct nvme_ctrl *c, unsigned int qid, mt_addr base,
 }
 
 /* The guest has deleted a CQ that no SQ uses. */
-void
+bool
 nvme_cq_stop(struct nvme_ctrl *c, unsigned int qid)
 {
 	struct nvme_cq *cq = &c->cq[qid];
-	struct nvme_req *req;
 
-	while ((req = TAILQ_FIRST(&cq->done)) != NULL)
-		req_put(req);
-	nvme_ring_drop(&cq->ring);
+	cq->stopping = true;
+	if (cq->post.busy && !cq->post_stale)
+		return (false);
+	nvme_cq_forget(cq, false);
 	cq->live = false;
 	c->intr_dirty = true;
+	return (true);
 }
 
 /* The guest has deleted an SQ: its commands are aborted. */
-void
+bool
 nvme_sq_stop(struct nvme_ctrl *c, unsigned int qid)
 {
 	struct nvme_sq *sq = &c->sq[qid];
 	struct nvme_req *req;
 	unsigned int i;
 
-	for (req = sq->reqs; req < sq->reqs + NVME_SQ_REQS; req++) {
-		if (!req->busy || req->completed)
+	if (!sq->stopping) {
+		sq->stopping = true;
+		for (i = 0; c->active[i] != qid; i++)
 			continue;
-		nvme_req_unqueue(req);
-		nvme_complete(c, req, NVME_ABORT_SQ_DELETED);
+		c->nactive--;
+		memmove(&c->active[i], &c->active[i + 1],
+		    (c->nactive - i) * sizeof(c->active[0]));
 	}
-	nvme_ring_drop(&sq->ring);
+	for (req = sq->reqs; req < sq->reqs + NVME_SQ_REQS; req++)
+		if (req->busy)
+			nvme_abort(c, req, NVME_ABORT_SQ_DELETED);
+	if (sq->njobs > 0)
+		return (false);
+	nvme_sq_forget(sq);
 	sq->live = false;
 	sq->cq->nsqs--;
-	for (i = 0; c->active[i] != qid; i++)
-		continue;
-	c->nactive--;
-	memmove(&c->active[i], &c->active[i + 1],
-	    (c->nactive - i) * sizeof(c->active[0]));
+	return (true);
+}
+
+/* Take the commands of a queue away from whoever is at them. */
+static void
+sq_clear(struct nvme_sq *sq)
+{
+	struct nvme_req *req;
+
+	TAILQ_INIT(&sq->free);
+	for (req = sq->reqs; req < sq->reqs + NVME_SQ_REQS; req++) {
+		if (req->job != NULL)
+			nvme_job_leave(req->job);
+		req->sq = sq;
+		req->list = NULL;
+		req->busy = false;
+		TAILQ_INSERT_TAIL(&sq->free, req, link);
+	}
 }
 
 void
-nvme_queues_reset(struct nvme_ctrl *c)
+nvme_queues_reset(struct nvme_ctrl *c, bool now)
 {
 	struct nvme_cq *cq;
 	struct nvme_sq *sq;
-	unsigned int i, j;
+	unsigned int i;
 
-	if (c->waiting)
-		mt_dma_cancel(&c->waiter);
-	c->waiting = false;
-	c->fed = false;
 	c->retry = false;
+	c->landed = false;
 	TAILQ_INIT(&c->starved);
 	TAILQ_INIT(&c->again);
+	TAILQ_INIT(&c->drain);
 	for (i = 0; i < c->nns; i++) {
 		TAILQ_INIT(&c->ns[i]->flush_now);
 		TAILQ_INIT(&c->ns[i]->flush_next);
 	}
 	for (i = 0; i < NVME_QUEUES; i++) {
-		cq = &c->cq[i];
-		nvme_ring_drop(&cq->ring);
-		TAILQ_INIT(&cq->done);
-		cq->live = false;
-		cq->irq = false;
-		cq->qid = (uint16_t)i;
 		sq = &c->sq[i];
-		nvme_ring_drop(&sq->ring);
-		TAILQ_INIT(&sq->free);
+		sq_clear(sq);
+		nvme_sq_forget(sq);
 		sq->live = false;
 		sq->qid = (uint16_t)i;
-		for (j = 0; j < NVME_SQ_REQS; j++) {
-			sq->reqs[j].sq = sq;
-			sq->reqs[j].list = NULL;
-			sq->reqs[j].busy = false;
-			TAILQ_INSERT_TAIL(&sq->free, &sq->reqs[j], link);
-		}
+		cq = &c->cq[i];
+		nvme_cq_forget(cq, now);
+		cq->live = false;
+		cq->irq = false;
+		cq->showing = false;
+		cq->qid = (uint16_t)i;
 	}
+	nvme_dma_cancel_all(c, (struct mt_range){ 0, MT_LAST_MAX }, now);
 	c->nirqs = 0;
+	c->nshows = 0;
 	c->nactive = 0;
 	c->next_active = 0;
 	for (i = 0; i < sizeof(c->own_db) / sizeof(c->own_db[0]); i++)
@@ -514,6 +517,8 @@ nvme_queues_unmap(struct nvme_ctrl *c, struct mt_range range)
 {
 	unsigned int i;
 
+	c->memory_age++;
+	nvme_dma_cancel_all(c, range, true);
 	for (i = 0; i < NVME_QUEUES; i++) {
 		ring_unmap(&c->sq[i].ring, c->sq[i].live, range);
 		ring_unmap(&c->cq[i].ring, c->cq[i].live, range);
@@ -525,6 +530,7 @@ nvme_queues_retry(struct nvme_ctrl *c)
 {
 	unsigned int i;
 
+	c->memory_age++;
 	for (i = 0; i < NVME_QUEUES; i++) {
 		c->sq[i].ring.slow = c->sq[i].ring.stuck = false;
 		c->cq[i].ring.slow = c->cq[i].ring.stuck = false;

@@ -2,7 +2,8 @@
 /* Copyright (c) 2026 The memtree authors */
 
 /*
- * Scatter-gather lists: data blocks, and segments of more descriptors.
+ * Scatter-gather lists: data blocks, and segments of more descriptors, which
+ * are read by the caller, who may have to wait for them.
  */
 
 #include "nvme.h"
@@ -12,98 +13,100 @@
 
 /* A descriptor is a data block: append it, up to what is still wanted. */
 static int
-add_block(struct nvme_segs *segs, const struct nvme_sgl *d, size_t want)
+add_block(struct nvme_walk *w, const struct nvme_sgl *d)
 {
 	size_t len = d->len;
 
-	if (len > want - segs->len)
-		len = want - segs->len;
+	if (len > w->want - w->len)
+		len = w->want - w->len;
 	if (len == 0)
 		return (NVME_OK);
 	if (d->addr + (len - 1) < d->addr)
 		return (NVME_DATA_TRANSFER | NVME_DNR);
-	return (nvme_segs_add(segs, d->addr, len));
+	return (nvme_walk_add(w, d->addr, len));
 }
 
-/*
- * Go through the segment that d describes.  Only its last descriptor may name
- * another, which is then left in *d; else d->len is set to 0.
- */
+/* Ask for the next piece of a segment. */
 static int
-one_segment(struct nvme_ctrl *c, struct nvme_sgl *d, size_t want,
-    struct nvme_segs *segs, unsigned int *left)
+want(struct nvme_walk *w, mt_addr addr)
 {
-	struct nvme_sgl *v = c->list.sgl;
-	const size_t max = sizeof(c->list.sgl) / sizeof(*v);
-	bool last = d->type >> 4 == NVME_SGL_LAST;
-	mt_addr addr = d->addr;
-	size_t i, n, todo = d->len / sizeof(*v);
-	int status;
+	const size_t max = sizeof(w->list.sgl) / sizeof(w->list.sgl[0]);
+	size_t n = w->todo < max ? w->todo : max;
 
-	if (d->len == 0 || d->len % sizeof(*v) != 0 ||
-	    addr + (d->len - 1) < addr)
-		return (NVME_SGL_BAD_SEGMENT | NVME_DNR);
-	d->len = 0;
-	while (todo > 0) {
-		n = todo < max ? todo : max;
-		if (n > *left)
-			return (NVME_SGL_BAD_COUNT | NVME_DNR);
-		*left -= (unsigned int)n;
-		if (mt_space_read(c->dma, addr, v, n * sizeof(*v),
-		    MT_ATTRS_NONE) != MT_OK)
-			return (NVME_DATA_TRANSFER);
-		addr += n * sizeof(*v);
-		todo -= n;
-		for (i = 0; i < n; i++) {
-			switch (v[i].type) {
-			case NVME_SGL_DATA << 4:
-				status = add_block(segs, &v[i], want);
-				if (status != NVME_OK)
-					return (status);
-				break;
-			case NVME_SGL_SEGMENT << 4:
-			case NVME_SGL_LAST << 4:
-				if (last || todo > 0 || i + 1 < n)
-					return (NVME_SGL_BAD_SEGMENT |
-					    NVME_DNR);
-				*d = v[i];
-				break;
-			default:
-				return (NVME_SGL_BAD_TYPE | NVME_DNR);
-			}
-		}
-		if (segs->len == want) {
-			d->len = 0;
-			return (NVME_OK);
-		}
-	}
+	if (n > w->left)
+		return (NVME_SGL_BAD_COUNT | NVME_DNR);
+	w->left -= (unsigned int)n;
+	w->todo -= n;
+	w->addr = addr;
+	w->bytes = n * sizeof(w->list.sgl[0]);
 	return (NVME_OK);
 }
 
-int
-nvme_sgl(struct nvme_ctrl *c, const struct nvme_cmd *cmd, size_t len,
-    struct nvme_segs *segs)
+/* Go on in the segment that d describes. */
+static int
+enter(struct nvme_walk *w, const struct nvme_sgl *d)
 {
-	unsigned int left = MAX_DESCRIPTORS;
-	struct nvme_sgl d = cmd->sgl;
+	if (d->len == 0 || d->len % sizeof(*d) != 0 ||
+	    d->addr + (d->len - 1) < d->addr)
+		return (NVME_SGL_BAD_SEGMENT | NVME_DNR);
+	w->last = d->type >> 4 == NVME_SGL_LAST;
+	w->todo = d->len / sizeof(*d);
+	return (want(w, d->addr));
+}
+
+static int
+end(const struct nvme_walk *w)
+{
+	return (w->len < w->want ? NVME_SGL_BAD_LENGTH | NVME_DNR : NVME_OK);
+}
+
+/* Only the last descriptor of a segment may name another. */
+int
+nvme_sgl_feed(struct nvme_walk *w)
+{
+	const struct nvme_sgl *v = w->list.sgl, *next = NULL;
+	size_t i, n = w->bytes / sizeof(*v);
+	mt_addr addr = w->addr + w->bytes;
 	int status;
 
-	segs->n = 0;
-	segs->len = 0;
-	switch (d.type) {
+	w->bytes = 0;
+	for (i = 0; i < n; i++) {
+		switch (v[i].type) {
+		case NVME_SGL_DATA << 4:
+			if ((status = add_block(w, &v[i])) != NVME_OK)
+				return (status);
+			break;
+		case NVME_SGL_SEGMENT << 4:
+		case NVME_SGL_LAST << 4:
+			if (w->last || w->todo > 0 || i + 1 < n)
+				return (NVME_SGL_BAD_SEGMENT | NVME_DNR);
+			next = &v[i];
+			break;
+		default:
+			return (NVME_SGL_BAD_TYPE | NVME_DNR);
+		}
+	}
+	if (w->len == w->want)
+		return (NVME_OK);
+	if (w->todo > 0)
+		return (want(w, addr));
+	return (next != NULL ? enter(w, next) : end(w));
+}
+
+int
+nvme_sgl_begin(struct nvme_walk *w, const struct nvme_cmd *cmd)
+{
+	int status;
+
+	w->left = MAX_DESCRIPTORS;
+	switch (cmd->sgl.type) {
 	case NVME_SGL_DATA << 4:
-		status = add_block(segs, &d, len);
-		break;
+		status = add_block(w, &cmd->sgl);
+		return (status != NVME_OK ? status : end(w));
 	case NVME_SGL_SEGMENT << 4:
 	case NVME_SGL_LAST << 4:
-		do {
-			status = one_segment(c, &d, len, segs, &left);
-		} while (status == NVME_OK && d.len > 0);
-		break;
+		return (enter(w, &cmd->sgl));
 	default:
 		return (NVME_SGL_BAD_TYPE | NVME_DNR);
 	}
-	if (status == NVME_OK && segs->len < len)
-		return (NVME_SGL_BAD_LENGTH | NVME_DNR);
-	return (status);
 }

@@ -2,8 +2,9 @@
 /* Copyright (c) 2026 The memtree authors */
 
 /*
- * Moving the data of a command: its guest memory is mapped, all of it at once
- * if that can be had, and handed on as iovecs.
+ * Moving the data of a command.  Guest memory that can be mapped is, all of it
+ * at once if that can be had, and handed on as iovecs.  If any of it cannot,
+ * lists included, the command is begun anew as a job: see job.c.
  */
 
 #include <errno.h>
@@ -11,38 +12,54 @@
 
 #include "nvme.h"
 
-static void
-fed(void *arg)
-{
-	struct nvme_ctrl *c = arg;
+/* No bounce buffers: those would make us wait. */
+static const struct mt_attrs mapped_only = { .memory_only = 1 };
 
-	c->waiting = false;
-	c->fed = true;
+/* --- which memory: lists -------------------------------------------------- */
+
+int
+nvme_walk_begin(const struct nvme_ctrl *c, struct nvme_walk *w,
+    const struct nvme_cmd *cmd, size_t len)
+{
+	w->n = 0;
+	w->len = 0;
+	w->want = len;
+	w->bytes = 0;
+	w->sgl = NVME_CMD_PSDT(cmd) != 0;
+	switch (NVME_CMD_PSDT(cmd)) {
+	case 0:
+		return (nvme_prp_begin(c, w, cmd));
+	case 1:
+	case 2:		/* they differ in the metadata, of which is none */
+		return (nvme_sgl_begin(w, cmd));
+	default:
+		return (NVME_INVALID_FIELD | NVME_DNR);
+	}
 }
 
-/* Have commands that found no bounce budget tried again when there is some. */
-void
-nvme_xfer_wait(struct nvme_ctrl *c)
+int
+nvme_walk_feed(const struct nvme_ctrl *c, struct nvme_walk *w)
 {
-	if (c->waiting)
-		return;
-	c->waiting = true;	/* fed() may be called before we return */
-	if (mt_dma_wait(c->dma, &c->waiter, 1, fed, c) == -1)
-		fed(c);
+	return (w->sgl ? nvme_sgl_feed(w) : nvme_prp_feed(c, w));
 }
 
 static int
-map_status(int error)
+walk(struct nvme_ctrl *c, const struct nvme_cmd *cmd, size_t len)
 {
-	switch (error) {
-	case EAGAIN:
-		return (NVME_NO_MEMORY);
-	case EFAULT:
-		return (NVME_DATA_TRANSFER);
-	default:
-		return (NVME_INTERNAL);
+	struct nvme_walk *w = &c->walk;
+	int status;
+
+	status = nvme_walk_begin(c, w, cmd, len);
+	while (status == NVME_OK && w->bytes > 0) {
+		if (mt_space_read(c->dma, w->addr, &w->list, w->bytes,
+		    mapped_only) != MT_OK)
+			return (NVME_REMOTE);
+		status = nvme_walk_feed(c, w);
 	}
+	return (status);
 }
+
+/* --- mapped memory -------------------------------------------------------- */
 
 /* A place among the segments. */
 struct place {
@@ -52,28 +69,25 @@ struct place {
 
 /* Map from *at on; returns a status, with *n mappings to be given back. */
 static int
-map_batch(struct nvme_ctrl *c, const struct nvme_segs *segs,
-    struct place *at, unsigned int dir, unsigned int *n, size_t *len)
+map_batch(struct nvme_ctrl *c, struct place *at, unsigned int dir,
+    unsigned int *n, size_t *len)
 {
+	const struct nvme_walk *w = &c->walk;
 	const struct nvme_seg *seg;
 	struct mt_mapping *map;
 
 	*n = 0;
 	*len = 0;
-	while (at->seg < segs->n && *n < NVME_MAX_SEGS) {
-		seg = &segs->v[at->seg];
+	while (at->seg < w->n && *n < NVME_MAX_SEGS) {
+		seg = &w->v[at->seg];
 		map = &c->maps[*n];
 		if (mt_dma_map(c->dma, seg->addr + at->off,
-		    seg->len - at->off, dir, MT_ATTRS_NONE, map) == -1) {
-			/* Go on with what there is: it gives budget back. */
-			if (errno == EAGAIN && *n > 0)
-				return (NVME_OK);
-			return (map_status(errno));
-		}
+		    seg->len - at->off, dir, mapped_only, map) == -1)
+			return (errno == ENOMEM ? NVME_INTERNAL : NVME_REMOTE);
 		c->iov[*n] = (struct iovec){ map->ptr, map->len };
 		++*n;
-		if (map->result != MT_OK)
-			return (NVME_DATA_TRANSFER);
+		if (map->bounced)
+			return (NVME_REMOTE);
 		*len += map->len;
 		at->off += map->len;
 		if (at->off == seg->len) {
@@ -84,36 +98,50 @@ map_batch(struct nvme_ctrl *c, const struct nvme_segs *segs,
 	return (NVME_OK);
 }
 
-int
-nvme_xfer(struct nvme_ctrl *c, const struct nvme_segs *segs,
-    unsigned int dir, nvme_xfer_fn *fn, void *arg)
+static int
+move(struct nvme_ctrl *c, const struct nvme_xfer *x)
 {
 	struct place at = { 0, 0 };
 	struct mt_mapping *map;
 	unsigned int i, n;
 	uint64_t pos = 0;
-	size_t len, used;
+	size_t len;
 	int status;
 
-	while (pos < segs->len) {
-		status = map_batch(c, segs, &at, dir, &n, &len);
+	while (pos < x->len) {
+		status = map_batch(c, &at, x->dir, &n, &len);
 		if (status == NVME_OK)
-			status = fn(arg, c->iov, n, pos, len);
+			status = x->fn(x->arg, c->iov, n, pos, len);
 		for (i = 0; i < n; i++) {
 			map = &c->maps[i];
 			/* Nobody shall see what a bounce buffer held before. */
-			used = map->bounced && status != NVME_OK ? 0 :
-			    map->len;
-			if (mt_dma_unmap(map, used) == -1 &&
-			    status == NVME_OK)
-				status = NVME_DATA_TRANSFER;
+			mt_dma_unmap(map, map->bounced ? 0 : map->len);
 		}
 		if (status != NVME_OK)
 			return (status);
 		pos += len;
 		c->moved += len;
 	}
+	c->stats.by_map++;
 	return (NVME_OK);
+}
+
+/* --- either --------------------------------------------------------------- */
+
+int
+nvme_xfer(struct nvme_ctrl *c, struct nvme_req *req,
+    const struct nvme_xfer *x)
+{
+	int status;
+
+	if (nvme_unlikely(req->job != NULL))
+		return (nvme_job_end(c, req, x));
+	status = walk(c, &req->cmd, x->len);
+	if (nvme_likely(status == NVME_OK))
+		status = move(c, x);
+	if (nvme_unlikely(status == NVME_REMOTE))
+		status = nvme_job_start(c, req, x);
+	return (status);
 }
 
 struct copy {
@@ -139,15 +167,12 @@ copy(void *arg, struct iovec *iov, unsigned int n, uint64_t pos, size_t len)
 }
 
 int
-nvme_xfer_buf(struct nvme_ctrl *c, const struct nvme_cmd *cmd,
-    unsigned int dir, void *buf, size_t len)
+nvme_xfer_buf(struct nvme_ctrl *c, struct nvme_req *req, unsigned int dir,
+    void *buf, size_t len)
 {
 	struct copy arg = { buf, dir };
-	int status;
+	const struct nvme_xfer x = { .len = len, .dir = dir, .fn = copy,
+	    .arg = &arg };
 
-	status = NVME_CMD_PSDT(cmd) == 0 ?
-	    nvme_prp(c, cmd, len, &c->segs) : nvme_sgl(c, cmd, len, &c->segs);
-	if (status != NVME_OK)
-		return (status);
-	return (nvme_xfer(c, &c->segs, dir, copy, &arg));
+	return (nvme_xfer(c, req, &x));
 }
