@@ -73,6 +73,11 @@ run "doorbells by message, small transfers" \
     --doorbells message --block 8K --size 32M --seed 2
 run "no interrupts, deep queues, one page a command" \
     --no-irq --block 4K --queues 2 --depth 255 --size 32M --seed 3
+run "nothing shared: every byte by message, on one socket for both directions" \
+    --memory private --no-twin --doorbells message --no-irq --size 32M \
+    --seed 4
+run "the same with a twin socket, by which the controller asks for memory" \
+    --memory private --size 32M --seed 5
 
 kill -TERM "$pid"
 wait "$pid"

@@ -67,6 +67,8 @@ struct options {
 	unsigned int depth;
 	enum doorbells doorbells;
 	bool no_irq;
+	bool no_twin;
+	bool private;			/* memory without a file */
 };
 
 struct host {
@@ -116,6 +118,8 @@ struct host_idle {
 
 void	mem_create(struct host *h, size_t len);
 void	mem_destroy(struct host *h);
+/* Answer what the controller asks of private memory. */
+void	mem_serve(struct host *h);
 size_t	mem_alloc(struct mem *m, size_t len, bool contiguous);
 void	*mem_ptr(struct host *h, size_t off);
 uint64_t mem_iova(const struct mem *m, size_t at);

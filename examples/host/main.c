@@ -31,6 +31,8 @@ show_queues(struct host *h)
 	printf("queues      %u pair%s, %u deep, %s a command\n",
 	    h->nr_queues, h->nr_queues == 1 ? "" : "s",
 	    h->queues[0].entries - 1, human(h->block, size));
+	printf("memory      %s\n", h->opt.private ? "private, by message" :
+	    "shared");
 	printf("doorbells   %s\n", h->mapped ? "mapped" :
 	    "by message");
 	if (h->nr_vectors > 0)
@@ -47,6 +49,7 @@ usage(void)
 	    "usage: nvme-host --socket PATH [--size BYTES] [--queues N]\n"
 	    "           [--depth N] [--block BYTES] [--seed N]\n"
 	    "           [--doorbells map|message] [--no-irq]\n"
+	    "           [--memory shared|private] [--no-twin]\n"
 	    "Overwrites the first --size bytes (64M) of every namespace with\n"
 	    "a pattern and reads them back.  BYTES may end in K, M or G.\n");
 	exit(2);
@@ -83,7 +86,9 @@ parse_options(int argc, char **argv, struct options *o)
 		{ "depth", required_argument, NULL, 'd' },
 		{ "doorbells", required_argument, NULL, 'D' },
 		{ "help", no_argument, NULL, 'h' },
+		{ "memory", required_argument, NULL, 'm' },
 		{ "no-irq", no_argument, NULL, 'n' },
+		{ "no-twin", no_argument, NULL, 't' },
 		{ "queues", required_argument, NULL, 'q' },
 		{ "seed", required_argument, NULL, 'S' },
 		{ "size", required_argument, NULL, 's' },
@@ -104,8 +109,14 @@ parse_options(int argc, char **argv, struct options *o)
 			o->doorbells = DB_MAP;
 		else if (ch == 'D' && strcmp(optarg, "message") == 0)
 			o->doorbells = DB_MESSAGE;
+		else if (ch == 'm' && strcmp(optarg, "private") == 0)
+			o->private = true;
+		else if (ch == 'm' && strcmp(optarg, "shared") == 0)
+			o->private = false;
 		else if (ch == 'n')
 			o->no_irq = true;
+		else if (ch == 't')
+			o->no_twin = true;
 		else if (ch == 'q')
 			o->queues = parse_count(optarg, "queues", MAX_QUEUES);
 		else if (ch == 'S')
@@ -124,13 +135,15 @@ parse_options(int argc, char **argv, struct options *o)
 int
 main(int argc, char **argv)
 {
+	struct vd_client_options how = { 0 };
 	struct host h = { 0 };
 	size_t per_queue;
 	bool good = true;
 
 	parse_options(argc, argv, &h.opt);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	h.client = vd_client_connect(h.opt.socket);
+	how.no_twin = h.opt.no_twin;
+	h.client = vd_client_connect_with(h.opt.socket, &how);
 	if (h.client == NULL)
 		err(1, "%s", h.opt.socket);
 	vd_client_limits(h.client, &h.limits);

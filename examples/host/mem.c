@@ -5,6 +5,9 @@
  * The memory that the controller may use: one memfd, shown on the bus in
  * segments whose addresses run backwards and have gaps between them, so that
  * what is contiguous here is not contiguous there, as in a real machine.
+ *
+ * Private memory is in no file, so the controller cannot map it: it asks us to
+ * read and write it, which we do while we wait.
  */
 
 #include <err.h>
@@ -61,7 +64,8 @@ void
 mem_create(struct host *h, size_t len)
 {
 	static const struct vd_client_dma_ops ops = { .failed = failed };
-	const struct mt_backing memfd = { .kind = MT_BACKING_MEMFD };
+	const struct mt_backing backing = { .kind = h->opt.private ?
+	    MT_BACKING_ANON : MT_BACKING_MEMFD };
 	struct mem *m = &h->mem;
 
 	len = (len + HOST_SEGMENT - 1) / HOST_SEGMENT * HOST_SEGMENT;
@@ -73,9 +77,9 @@ mem_create(struct host *h, size_t len)
 		    (uintmax_t)h->limits.max_dma_maps);
 	m->len = len;
 	m->ram = mt_region_create_ram(h->topology, "memory", MT_SIZE(len),
-	    &memfd);
+	    &backing);
 	if (m->ram == NULL)
-		err(1, "memfd of %zu bytes", len);
+		err(1, "memory of %zu bytes", len);
 	m->base = mt_region_ptr(m->ram);
 	for (size_t at = 0; at < len; at += HOST_SEGMENT) {
 		struct mt_region *part = mt_region_create_alias(h->topology,
@@ -86,9 +90,24 @@ mem_create(struct host *h, size_t len)
 			err(1, "memory");
 		mt_region_put(part);
 	}
+	if (h->opt.private)
+		vd_client_set_dma(h->client, h->bus);
 	m->dma = vd_client_dma_create(h->client, h->bus, &ops, NULL);
 	if (m->dma == NULL)
 		err(1, "memory for the controller");
+}
+
+void
+mem_serve(struct host *h)
+{
+	int did;
+
+	if (!h->opt.private)
+		return;
+	while ((did = vd_client_run(h->client)) == 1)
+		continue;
+	if (did == -1)
+		errx(1, "the server is gone");
 }
 
 /* The segments are the bus's, and go with it. */
@@ -96,5 +115,6 @@ void
 mem_destroy(struct host *h)
 {
 	vd_client_dma_destroy(h->mem.dma);
+	vd_client_set_dma(h->client, NULL);
 	mt_region_put(h->mem.ram);
 }

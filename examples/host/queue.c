@@ -47,14 +47,21 @@ host_wait(struct host *h, struct host_idle *idle)
 	const struct timespec nap = { .tv_nsec = 20000 };
 	double t;
 
+	mem_serve(h);
 	if (h->nr_vectors > 0) {
-		struct pollfd pfd[MAX_VECTORS];
-		unsigned int n = h->nr_vectors;
+		struct pollfd pfd[MAX_VECTORS + VD_CLIENT_FDS];
+		unsigned int n = h->nr_vectors, more = 0;
+		int fds[VD_CLIENT_FDS];
 
 		for (unsigned int i = 0; i < n; i++)
 			pfd[i] = (struct pollfd){ .fd = h->irq_fds[i],
 			    .events = POLLIN };
-		if (poll(pfd, n, 500) == -1 && errno != EINTR)
+		if (h->opt.private)
+			more = (unsigned int)vd_client_fds(h->client, fds);
+		for (unsigned int i = 0; i < more; i++)
+			pfd[n + i] = (struct pollfd){ .fd = fds[i],
+			    .events = POLLIN };
+		if (poll(pfd, n + more, 500) == -1 && errno != EINTR)
 			err(1, "poll");
 		for (unsigned int i = 0; i < n; i++) {
 			uint64_t count;
@@ -67,6 +74,7 @@ host_wait(struct host *h, struct host_idle *idle)
 		sched_yield();
 	else
 		nanosleep(&nap, NULL);
+	mem_serve(h);
 
 	t = now();
 	if (idle->since == 0)
