@@ -58,6 +58,7 @@ struct host {
 	int memfd;
 	uint8_t *mem;
 	_Atomic uint32_t *db;		/* NULL: doorbells are messages */
+	bool serves;			/* DMA by message, while it waits */
 	struct queue q[NR_QUEUES];
 	uint16_t cid;
 };
@@ -89,12 +90,15 @@ now_ms(void)
 /* If not NULL, what the process does to itself before it is the program. */
 static void (*nvme_child)(void);
 
-/* Start the program with args; its stdout can be read from *out. */
+/*
+ * Start one of the programs in examples/ with args; its stdout can be read
+ * from *out.
+ */
 static T_UNUSED pid_t
-nvme_spawn(const char *const *args, bool quiet, int *out)
+example_spawn(const char *name, const char *const *args, bool quiet, int *out)
 {
 	char self[PATH_MAX], prog[PATH_MAX + 32];
-	const char *argv[MAX_ARGS + 2] = { "nvme" };
+	const char *argv[MAX_ARGS + 2] = { name };
 	unsigned int i;
 	ssize_t n;
 	int fds[2], null;
@@ -106,7 +110,7 @@ nvme_spawn(const char *const *args, bool quiet, int *out)
 	self[n] = '\0';
 	must((p = strrchr(self, '/')) != NULL);
 	*p = '\0';
-	snprintf(prog, sizeof(prog), "%s/../examples/nvme/nvme", self);
+	snprintf(prog, sizeof(prog), "%s/../examples/%s", self, name);
 	if (access(prog, X_OK) == -1)
 		bail("%s is not built", prog);
 	for (i = 0; args[i] != NULL; i++) {
@@ -130,6 +134,12 @@ nvme_spawn(const char *const *args, bool quiet, int *out)
 	close(fds[1]);
 	*out = fds[0];
 	return (pid);
+}
+
+static T_UNUSED pid_t
+nvme_spawn(const char *const *args, bool quiet, int *out)
+{
+	return (example_spawn("nvme/nvme", args, quiet, out));
 }
 
 /* The exit status, or 256 + signal. */
@@ -392,6 +402,8 @@ queue_peek(struct host *h, unsigned int qid, int ms)
 		if ((word >> 16 & 1) == q->phase)
 			break;
 		if (++spins % 64 != 0)
+			continue;
+		if (h->serves && vd_client_run(h->client) == 1)
 			continue;
 		if (end == 0)
 			end = now_ms() + ms;
