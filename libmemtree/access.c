@@ -322,7 +322,7 @@ mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
 	if (direct) {
 		hit->host = span->host + (addr - span->range.first);
 		if (span->region->ops != NULL && span->region->ops->qemu_exact)
-			hit->room = span->region->ptr_len - hit->off - 1;
+			hit->room = mt__ptr_len(span->region) - hit->off - 1;
 	}
 }
 

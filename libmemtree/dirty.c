@@ -105,8 +105,8 @@ static bool
 pages(const struct mt_region *r, mt_addr off, size_t len, size_t *first,
     size_t *last)
 {
-	if (len == 0 || r->ptr == NULL || off >= r->ptr_len ||
-	    len > r->ptr_len - off) {
+	if (len == 0 || r->ptr == NULL || off >= mt__ptr_len(r) ||
+	    len > mt__ptr_len(r) - off) {
 		errno = EINVAL;
 		return (false);
 	}
@@ -125,7 +125,7 @@ bits_of(const struct mt_region *r, unsigned int client)
 		errno = ENOENT;
 		return (NULL);
 	}
-	return (r->log->bits[client]);
+	return (r->rare->log->bits[client]);
 }
 
 /* --- marking ------------------------------------------------------------- */
@@ -140,7 +140,7 @@ mt__dirty_mark(struct mt_region *r, mt_addr off, size_t len)
 	    memory_order_acquire);
 
 	for (; left != 0; left &= left - 1)
-		set_bits(r->log->bits[__builtin_ctz(left)], first, last);
+		set_bits(r->rare->log->bits[__builtin_ctz(left)], first, last);
 }
 
 int
@@ -168,7 +168,7 @@ set_logging(struct mt_region *r, unsigned int clients)
 void
 mt__dirty_update(struct mt_region *r)
 {
-	if (r->log != NULL)
+	if (r->rare != NULL && r->rare->log != NULL)
 		set_logging(r, r->state.log | r->log_told);
 }
 
@@ -180,18 +180,18 @@ mt__dirty_commit(struct mt_region *r)
 	r->log_told = r->state.log;
 	mt__dirty_update(r);
 	for (; fresh != 0; fresh &= fresh - 1)
-		set_bits(r->log->bits[__builtin_ctz(fresh)], 0,
-		    (r->ptr_len - 1) >> PAGE_SHIFT);
+		set_bits(r->rare->log->bits[__builtin_ctz(fresh)], 0,
+		    (mt__ptr_len(r) - 1) >> PAGE_SHIFT);
 }
 
 void
-mt__dirty_fini(struct mt_region *r)
+mt__dirty_fini(struct mt__log *log)
 {
 	unsigned int i;
 
-	for (i = 0; r->log != NULL && i < MT_DIRTY_CLIENTS; i++)
-		free(r->log->bits[i]);
-	free(r->log);
+	for (i = 0; log != NULL && i < MT_DIRTY_CLIENTS; i++)
+		free(log->bits[i]);
+	free(log);
 }
 
 static int
@@ -217,13 +217,15 @@ barrier_everywhere(void)
 static int
 start(struct mt_region *r, unsigned int client)
 {
-	struct mt__log *log = r->log;
+	struct mt__log *log;
 
-	if (log == NULL) {
+	if (mt__region_rare(r) == -1)
+		return (-1);
+	if ((log = r->rare->log) == NULL) {
 		if ((log = calloc(1, sizeof(*log))) == NULL)
 			return (-1);
-		log->nwords = ((r->ptr_len - 1) >> PAGE_SHIFT) / 64 + 1;
-		r->log = log;
+		log->nwords = ((mt__ptr_len(r) - 1) >> PAGE_SHIFT) / 64 + 1;
+		r->rare->log = log;
 	}
 	if (log->bits[client] == NULL && (log->bits[client] =
 	    calloc(log->nwords, sizeof(*log->bits[client]))) == NULL)
@@ -443,7 +445,7 @@ mt_dirty_snapshot_create(struct mt_region *r, unsigned int client,
 		return (NULL);
 	s->first = first;
 	s->last = last;
-	s->end = r->ptr_len - 1;
+	s->end = mt__ptr_len(r) - 1;
 	if (take(r, client, first, last, s->bits) == -1) {
 		saved_errno = errno;
 		free(s);

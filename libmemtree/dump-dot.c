@@ -83,7 +83,7 @@ put_edges(FILE *fp, const struct mt__dump *d, size_t i,
     const struct number *numbers)
 {
 	const struct mt__dump_entry *e = &d->list[i];
-	const struct number *target, key = { e->region->target, 0 };
+	const struct number *target, key = { mt__target_of(e->region), 0 };
 
 	if (e->parent != MT__NO_PARENT)
 		fprintf(fp, "\tn%zu -> n%zu%s;\n", e->parent, i,

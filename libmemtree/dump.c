@@ -119,9 +119,9 @@ mt__dump_collect(struct mt__dump *d, struct mt_region *root)
 		goto nomem;
 	/* The list grows while targets have aliases of their own. */
 	for (i = 0; i < d->n; i++) {
-		r = d->list[i].region;
-		if (r->kind == MT_ALIAS && r->target->visited != t->visit &&
-		    collect(d, r->target, 0, MT__NO_PARENT) == -1)
+		r = mt__target_of(d->list[i].region);
+		if (r != NULL && r->visited != t->visit &&
+		    collect(d, r, 0, MT__NO_PARENT) == -1)
 			goto nomem;
 	}
 	return (0);
@@ -143,7 +143,7 @@ dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
 	    (int)depth * 2, "", base, end, s->prio,
 	    s->nonvolatile ? "nv-" : "", mt__dump_kind(r->kind), r->name);
 	if (r->kind == MT_ALIAS)
-		fprintf(fp, " -> %s @%016" PRIx64, r->target->name,
+		fprintf(fp, " -> %s @%016" PRIx64, mt__target_of(r)->name,
 		    s->alias_off);
 	if (s->readonly && r->kind != MT_ROM)
 		fputs(" [read-only]", fp);

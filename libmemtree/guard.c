@@ -22,20 +22,21 @@ static __thread struct mt__inside *innermost;
 bool
 mt__guard_enter(const struct mt_region *r, struct mt__inside *in)
 {
+	const struct mt__rare *rare = r->rare;
 	const struct mt__inside *at;
 
 	in->region = r;
-	in->takes = r->lock != NULL;
+	in->takes = rare->lock != NULL;
 	for (at = innermost; at != NULL; at = at->up) {
-		if (r->guard != NULL && at->region->guard == r->guard) {
-			__atomic_fetch_add(&r->guard->refused, 1,
+		if (rare->guard != NULL && at->region->rare->guard == rare->guard) {
+			__atomic_fetch_add(&rare->guard->refused, 1,
 			    __ATOMIC_RELAXED);
 			return (false);
 		}
-		if (at->region->lock == r->lock)
+		if (at->region->rare->lock == rare->lock)
 			in->takes = false;
 	}
-	if (in->takes && pthread_mutex_lock(r->lock) != 0)
+	if (in->takes && pthread_mutex_lock(rare->lock) != 0)
 		return (false);
 	in->up = innermost;
 	innermost = in;
@@ -47,7 +48,7 @@ mt__guard_leave(struct mt__inside *in)
 {
 	innermost = in->up;
 	if (in->takes)
-		pthread_mutex_unlock(in->region->lock);
+		pthread_mutex_unlock(in->region->rare->lock);
 }
 
 uint64_t

@@ -37,7 +37,7 @@ struct mt_guard {
  *          space.
  * Returns: 0, or -1 with errno set.
  * Errors:  EBUSY (has a guard, or is in use), EINVAL (has no callbacks, or
- *          guard is NULL).
+ *          guard is NULL), ENOMEM.
  * Since:   0.1
  */
 int	mt_region_set_guard(struct mt_region *r, struct mt_guard *guard);
@@ -60,7 +60,7 @@ int	mt_region_set_guard(struct mt_region *r, struct mt_guard *guard);
  * Owns:    lock must live until every region with it is released.
  * Context, Returns: as above.
  * Errors:  EBUSY (has a lock, or is in use), EINVAL (has no callbacks, or lock
- *          is NULL).
+ *          is NULL), ENOMEM.
  * Since:   0.1
  */
 int	mt_region_set_lock(struct mt_region *r, pthread_mutex_t *lock);

@@ -227,56 +227,92 @@ struct mt__state {
 	uint64_t seq;			/* among equals, the highest wins */
 	int prio;
 	uint8_t log;			/* clients, 1 << n: see dirty.c */
-	bool enabled;
-	bool readonly;
-	bool nonvolatile;
-	bool unmergeable;
-	bool rom_mode;
+	bool enabled : 1;
+	bool readonly : 1;
+	bool nonvolatile : 1;
+	bool unmergeable : 1;
+	bool rom_mode : 1;
 	struct mt__extras *extras;	/* counted by who holds the state */
 };
 
 RB_HEAD(mt__children, mt_region);
 
+/*
+ * What few regions have, made with the first of it and freed with the region.
+ * Readers look at it only where something that was set later, and is [I] or
+ * has a barrier of its own, says that it is there.
+ */
+struct mt__rare {
+	struct mt_region *region;	/* [I] that this belongs to */
+	struct mt_region *target;	/* [I] of an alias, counted */
+	LIST_ENTRY(mt__rare) alias;	/* [t] in the target's aliases */
+	LIST_HEAD(, mt__rare) aliases;	/* [t] whose target this is */
+	struct mt__iommu *iommu;	/* [I] of an IOMMU */
+	struct mt_guard *guard;		/* [I] once set; or NULL */
+	pthread_mutex_t *lock;		/* [I] once set; or NULL */
+	struct mt__log *log;		/* once set; before logging is not 0 */
+	struct mt__root *root;		/* [t] NULL: root of no space */
+	void (*resized)(void *, struct mt_region *, mt_addr); /* [t] once */
+	void *resized_arg;		/* [t] */
+	int fd;				/* [I] if has_fd */
+	off_t fd_off;			/* [I] */
+};
+
+/* There may be very many of these. */
 struct mt_region {
-	struct mt__retired retired;	/* by whoever drops the last ref */
+	union {
+		RB_ENTRY(mt_region) sibling;	/* [t] in parent's children */
+		struct mt__retired retired;	/* when no reference is left */
+	};
 	struct mt_topology *topology;	/* [I] */
 	_Atomic(size_t) refs;		/* [a] */
-	enum mt_kind kind;		/* [I] */
+	enum mt_kind kind : 8;		/* [I] */
 	_Atomic(uint8_t) logging;	/* [a] clients whose bits are set */
 	uint8_t log_told;		/* [t] state.log as listeners know it */
 	bool fenced;			/* [I] has a guard or a lock */
 	uint8_t whole[2];		/* [I] sizes that are one read, write */
-	char *name;			/* [I] */
+	bool write_protected;		/* [I] ptr must not be written */
+	bool mapped;			/* [I] ptr is ours to unmap */
 	const struct mt_io_ops *ops;	/* [I] NULL: no callbacks */
 	void *arg;			/* [I] */
-	struct mt__iommu *iommu;	/* [I] NULL unless an IOMMU */
-	struct mt_region *target;	/* [I] of an alias, counted */
-	mt_addr max_last;		/* [I] to which it can be resized */
-	/* ram.c */
+	struct mt__rare *rare;		/* [t] once set; or NULL */
 	uint8_t *ptr;			/* [I] NULL if not memory */
-	size_t map_len;			/* [I] 0: not ours to unmap */
-	size_t ptr_len;			/* [I] bytes there are at ptr */
-	int fd;				/* [I] -1: none */
-	off_t fd_off;			/* [I] */
-	bool write_protected;		/* [I] ptr must not be written */
-	struct mt__log *log;		/* once set; before logging is not 0 */
+	mt_addr max_last;		/* [I] to which it can be resized */
 	/* the tree */
 	struct mt__state state;		/* [t] */
 	struct mt__children children;	/* [t] by address */
-	RB_ENTRY(mt_region) sibling;	/* [t] in the parent's children */
 	mt_addr subtree_last;		/* [t] last address below sibling */
-	LIST_HEAD(, mt_region) aliases;	/* [t] whose target this is */
-	LIST_ENTRY(mt_region) alias;	/* [t] in the target's aliases */
 	uint64_t visited;		/* [t] stamp of the last walk */
-	struct mt__root *root;		/* [t] NULL: root of no space */
 	void *owner;			/* [I] once set */
 	void (*owner_put)(void *);
-	struct mt_guard *guard;		/* [I] once set; or NULL */
-	pthread_mutex_t *lock;		/* [I] once set; or NULL */
-	void (*resized)(void *, struct mt_region *, mt_addr); /* [t] once */
-	void *resized_arg;		/* [t] */
+	uint16_t tail;			/* [I] mask: memory ends with a page */
+	bool has_fd;			/* [I] */
+	char name[];			/* [I] */
 };
 
+/* NULL unless r is an alias. */
+static inline struct mt_region *
+mt__target_of(const struct mt_region *r)
+{
+	return (r->kind == MT_ALIAS ? r->rare->target : NULL);
+}
+
+/* NULL unless r is an IOMMU. */
+static inline struct mt__iommu *
+mt__iommu_of(const struct mt_region *r)
+{
+	return (r->kind == MT_IOMMU ? r->rare->iommu : NULL);
+}
+
+/* How much there is at ptr: max_last and what is behind it in its page. */
+static inline size_t
+mt__ptr_len(const struct mt_region *r)
+{
+	return ((size_t)(r->max_last | r->tail) + 1);
+}
+
+/* Have r->rare: 0, or -1 with ENOMEM.  Under [t], or before r is shared. */
+int	mt__region_rare(struct mt_region *r);
 /* Put r into a state: what changes and rollbacks share.  Does not log. */
 void	mt__region_apply(struct mt_region *r, const struct mt__state *state);
 /* Change one thing of r: these end the innermost transaction, as all do. */
@@ -422,7 +458,7 @@ mt__wrote(struct mt_region *r, mt_addr off, size_t len)
 /* The log in r's state was changed, or is known to listeners now: [t]. */
 void	mt__dirty_update(struct mt_region *r);
 void	mt__dirty_commit(struct mt_region *r);
-void	mt__dirty_fini(struct mt_region *r);
+void	mt__dirty_fini(struct mt__log *log);	/* NULL is ignored */
 
 /* --- guard.c ------------------------------------------------------------- */
 

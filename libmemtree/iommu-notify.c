@@ -87,7 +87,7 @@ change_end(struct mt__iommu *io, int error)
 static int
 change_events(const struct mt_region *r, unsigned int events)
 {
-	struct mt__iommu *io = r->iommu;
+	struct mt__iommu *io = mt__iommu_of(r);
 
 	if (events != io->events && io->ops->notify_changed != NULL &&
 	    io->ops->notify_changed(r->arg, io->events, events) == -1)
@@ -113,7 +113,7 @@ mt_iommu_register(struct mt_region *r, struct mt_iommu_notifier *n)
 {
 	const unsigned int all = MT_IOMMU_MAP | MT_IOMMU_UNMAP |
 	    MT_IOMMU_DEVTLB_UNMAP;
-	struct mt__iommu *io = r->iommu;
+	struct mt__iommu *io = mt__iommu_of(r);
 	int error;
 
 	if (io == NULL || n->fn == NULL || n->events == 0 ||
@@ -188,7 +188,7 @@ told_elsewhere(const struct mt__iommu *io, const struct mt_iommu_notifier *n)
 int
 mt_iommu_unregister(struct mt_region *r, struct mt_iommu_notifier *n)
 {
-	struct mt__iommu *io = r->iommu;
+	struct mt__iommu *io = mt__iommu_of(r);
 
 	if (io == NULL) {
 		errno = EINVAL;
@@ -281,7 +281,7 @@ int
 mt_iommu_notify(struct mt_region *r, const struct mt_iommu_event *ev)
 {
 	struct mt__telling t = { .thread = pthread_self() };
-	struct mt__iommu *io = r->iommu;
+	struct mt__iommu *io = mt__iommu_of(r);
 	struct mt_iommu_notifier *n;
 	struct mt_iommu_event part;
 
@@ -365,9 +365,9 @@ replay(const struct mt_region *r, struct mt_range range, unsigned int index,
 int
 mt_iommu_replay(struct mt_region *r, struct mt_iommu_notifier *n)
 {
-	struct mt_iommu_sink sink = { .io = r->iommu,
+	struct mt_iommu_sink sink = { .io = mt__iommu_of(r),
 	    .telling = { .now = n, .thread = pthread_self() } };
-	struct mt__iommu *io = r->iommu;
+	struct mt__iommu *io = mt__iommu_of(r);
 	struct mt_range range;
 	struct mt_attrs attrs;
 	unsigned int index;

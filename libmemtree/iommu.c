@@ -27,10 +27,10 @@ mt_iommu_min_page(const struct mt_region *r)
 {
 	mt_addr size = 0;
 
-	if (r->iommu == NULL)
+	if (r->kind != MT_IOMMU)
 		return (0);
-	if (r->iommu->ops->min_page != NULL)
-		size = r->iommu->ops->min_page(r->arg);
+	if (mt__iommu_of(r)->ops->min_page != NULL)
+		size = mt__iommu_of(r)->ops->min_page(r->arg);
 	return (size != 0 && is_mask(size - 1) ? size : 4096);
 }
 
@@ -41,7 +41,7 @@ mt__iommu_look(const struct mt_region *r, mt_addr off, unsigned int need,
 	enum mt_result res = MT_OK;
 
 	*tlb = (struct mt_iotlb){ 0 };
-	r->iommu->ops->translate(r->arg, off, flags, attrs, tlb);
+	mt__iommu_of(r)->ops->translate(r->arg, off, flags, attrs, tlb);
 	if (!is_mask(tlb->mask)) {
 		tlb->mask = 0;
 		res = MT_DEVICE;

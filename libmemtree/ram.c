@@ -22,24 +22,34 @@ close_keep_errno(int fd)
 	errno = saved_errno;
 }
 
-static size_t
-whole_pages(size_t len)
+/* Memory of our own ends with a page. */
+static void
+whole_pages(struct mt_region *r)
 {
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	r->tail = (uint16_t)(sysconf(_SC_PAGESIZE) - 1);
+}
 
-	return ((len + page - 1) / page * page);
+/* fd is r's now, or -1. */
+static void
+set_fd(struct mt_region *r, int fd, off_t off)
+{
+	r->has_fd = fd != -1;
+	if (r->has_fd) {
+		r->rare->fd = fd;
+		r->rare->fd_off = off;
+	}
 }
 
 static int
-map(struct mt_region *r, size_t len, int prot, int flags, int fd, off_t off)
+map(struct mt_region *r, int prot, int flags, int fd, off_t off)
 {
+	size_t len = mt__ptr_len(r);
 	void *p;
 
 	if ((p = mmap(NULL, len, prot, flags, fd, off)) == MAP_FAILED)
 		return (-1);
 	r->ptr = p;
-	r->map_len = len;
-	r->ptr_len = len;
+	r->mapped = true;
 	r->write_protected = (prot & PROT_WRITE) == 0;
 	return (0);
 }
@@ -49,26 +59,28 @@ map(struct mt_region *r, size_t len, int prot, int flags, int fd, off_t off)
  * from under us: hence the seals against changing its size.
  */
 static int
-init_memfd(struct mt_region *r, size_t len)
+init_memfd(struct mt_region *r)
 {
 	int fd;
 
+	whole_pages(r);
+	if (mt__region_rare(r) == -1)
+		return (-1);
 	fd = memfd_create("memtree", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd == -1)
 		return (-1);
-	if (ftruncate(fd, (off_t)len) == -1 ||
+	if (ftruncate(fd, (off_t)mt__ptr_len(r)) == -1 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-	    == -1 || map(r, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-	    == -1) {
+	    == -1 || map(r, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == -1) {
 		close_keep_errno(fd);
 		return (-1);
 	}
-	r->fd = fd;
+	set_fd(r, fd, 0);
 	return (0);
 }
 
 static int
-init_fd(struct mt_region *r, size_t len, const struct mt_backing *b)
+init_fd(struct mt_region *r, const struct mt_backing *b)
 {
 	int fd = -1, prot = PROT_READ;
 
@@ -79,15 +91,15 @@ init_fd(struct mt_region *r, size_t len, const struct mt_backing *b)
 	if ((b->flags & MT_BACKING_RDONLY) == 0)
 		prot |= PROT_WRITE;
 	if ((b->flags & MT_BACKING_KEEP_FD) != 0 &&
-	    (fd = fcntl(b->fd, F_DUPFD_CLOEXEC, 0)) == -1)
+	    (mt__region_rare(r) == -1 ||
+	    (fd = fcntl(b->fd, F_DUPFD_CLOEXEC, 0)) == -1))
 		return (-1);
-	if (map(r, len, prot, MAP_SHARED, b->fd, b->fd_off) == -1) {
+	if (map(r, prot, MAP_SHARED, b->fd, b->fd_off) == -1) {
 		if (fd != -1)
 			close_keep_errno(fd);
 		return (-1);
 	}
-	r->fd = fd;
-	r->fd_off = b->fd_off;
+	set_fd(r, fd, b->fd_off);
 	return (0);
 }
 
@@ -95,7 +107,6 @@ int
 mt__ram_init(struct mt_region *r, const struct mt_backing *b)
 {
 	static const struct mt_backing anon = { .kind = MT_BACKING_ANON };
-	size_t len;
 
 	if (b == NULL)
 		b = &anon;
@@ -105,7 +116,6 @@ mt__ram_init(struct mt_region *r, const struct mt_backing *b)
 		errno = EFBIG;
 		return (-1);
 	}
-	len = (size_t)r->max_last + 1;
 	if (r->max_last < r->state.last ||
 	    (b->flags & ~(MT_BACKING_RDONLY | MT_BACKING_KEEP_FD)) != 0) {
 		errno = EINVAL;
@@ -113,19 +123,19 @@ mt__ram_init(struct mt_region *r, const struct mt_backing *b)
 	}
 	switch (b->kind) {
 	case MT_BACKING_ANON:
-		return (map(r, whole_pages(len), PROT_READ | PROT_WRITE,
+		whole_pages(r);
+		return (map(r, PROT_READ | PROT_WRITE,
 		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
 	case MT_BACKING_MEMFD:
-		return (init_memfd(r, whole_pages(len)));
+		return (init_memfd(r));
 	case MT_BACKING_PTR:
 		if (b->ptr == NULL)
 			break;
 		r->ptr = b->ptr;
-		r->ptr_len = len;
 		r->write_protected = (b->flags & MT_BACKING_RDONLY) != 0;
 		return (0);
 	case MT_BACKING_FD:
-		return (init_fd(r, len, b));
+		return (init_fd(r, b));
 	}
 	errno = EINVAL;
 	return (-1);
@@ -134,10 +144,10 @@ mt__ram_init(struct mt_region *r, const struct mt_backing *b)
 void
 mt__ram_fini(struct mt_region *r)
 {
-	if (r->map_len != 0)
-		munmap(r->ptr, r->map_len);
-	if (r->fd != -1)
-		close(r->fd);
+	if (r->mapped)
+		munmap(r->ptr, mt__ptr_len(r));
+	if (r->has_fd)
+		close(r->rare->fd);
 }
 
 /* --- RAM devices --------------------------------------------------------- */

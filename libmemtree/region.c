@@ -31,25 +31,22 @@ static struct mt_region *
 create(struct mt_topology *t, enum mt_kind kind, const char *name,
     mt_addr last)
 {
+	size_t len = name != NULL ? strlen(name) : 0;
 	struct mt_region *r;
 
-	if ((r = calloc(1, sizeof(*r))) == NULL)
+	if ((r = calloc(1, sizeof(*r) + len + 1)) == NULL)
 		return (NULL);
-	if ((r->name = strdup(name != NULL ? name : "")) == NULL) {
-		free(r);
-		return (NULL);
-	}
+	if (len > 0)
+		memcpy(r->name, name, len);
 	r->topology = t;
 	atomic_init(&r->refs, 1);
 	r->kind = kind;
 	r->max_last = MT_LAST_MAX;
-	r->fd = -1;
 	r->state.last = last;
 	r->state.enabled = true;
 	r->state.readonly = kind == MT_ROM;
 	r->state.rom_mode = kind == MT_ROM_DEVICE;
 	RB_INIT(&r->children);
-	LIST_INIT(&r->aliases);
 	atomic_fetch_add_explicit(&t->objects, 1, memory_order_relaxed);
 	return (r);
 }
@@ -62,9 +59,24 @@ discard(struct mt_region *r)
 
 	atomic_fetch_sub_explicit(&r->topology->objects, 1,
 	    memory_order_relaxed);
-	free(r->name);
+	free(r->rare);
 	free(r);
 	errno = saved_errno;
+}
+
+int
+mt__region_rare(struct mt_region *r)
+{
+	struct mt__rare *rare;
+
+	if (r->rare != NULL)
+		return (0);
+	if ((rare = calloc(1, sizeof(*rare))) == NULL)
+		return (-1);
+	rare->region = r;
+	LIST_INIT(&rare->aliases);
+	r->rare = rare;
+	return (0);
 }
 
 struct mt_region *
@@ -86,7 +98,7 @@ mt_region_create_alias(struct mt_topology *t, const char *name,
     struct mt_region *target, mt_addr off, mt_addr last)
 {
 	struct mt_region *r;
-	bool taken;
+	bool taken, done = false;
 
 	if (target->topology != t) {
 		errno = EXDEV;
@@ -94,12 +106,18 @@ mt_region_create_alias(struct mt_topology *t, const char *name,
 	}
 	if ((r = create(t, MT_ALIAS, name, last)) == NULL)
 		return (NULL);
-	r->target = mt_region_get(target);
 	r->state.alias_off = off;
 	taken = lock_tree(t);
-	LIST_INSERT_HEAD(&target->aliases, r, alias);
+	if (mt__region_rare(r) == 0 && mt__region_rare(target) == 0) {
+		r->rare->target = mt_region_get(target);
+		LIST_INSERT_HEAD(&target->rare->aliases, r->rare, alias);
+		done = true;
+	}
 	unlock_tree(t, taken);
-	return (r);
+	if (done)
+		return (r);
+	discard(r);
+	return (NULL);
 }
 
 static bool
@@ -237,7 +255,8 @@ mt_region_create_iommu(struct mt_topology *t, const char *name, mt_addr last,
 	}
 	if ((r = create(t, MT_IOMMU, name, last)) == NULL)
 		return (NULL);
-	if ((r->iommu = mt__iommu_create(ops)) == NULL) {
+	if (mt__region_rare(r) == -1 ||
+	    (r->rare->iommu = mt__iommu_create(ops)) == NULL) {
 		discard(r);
 		return (NULL);
 	}
@@ -252,13 +271,14 @@ mt_region_create_iommu(struct mt_topology *t, const char *name, mt_addr last,
 static void
 release(struct mt__retired *retired)
 {
-	struct mt_region *r = (struct mt_region *)(void *)retired;
+	struct mt_region *r = (struct mt_region *)(void *)((char *)retired -
+	    offsetof(struct mt_region, retired));
+	struct mt_region *target = mt__target_of(r), *child;
 	struct mt_topology *t = r->topology;
-	struct mt_region *child;
 
-	if (r->target != NULL) {
+	if (target != NULL) {
 		pthread_mutex_lock(&t->lock);
-		LIST_REMOVE(r, alias);
+		LIST_REMOVE(r->rare, alias);
 		pthread_mutex_unlock(&t->lock);
 	}
 	/* No writer looks at the children but by their parent pointers. */
@@ -269,15 +289,17 @@ release(struct mt__retired *retired)
 		pthread_mutex_unlock(&t->lock);
 		mt_region_put(child);
 	}
-	mt_region_put(r->target);
+	mt_region_put(target);
 	mt__ram_fini(r);
-	mt__dirty_fini(r);
-	mt__iommu_free(r->iommu);
+	if (r->rare != NULL) {
+		mt__dirty_fini(r->rare->log);
+		mt__iommu_free(r->rare->iommu);
+	}
 	mt__waiting_add(t, mt__extras_bytes(r->state.extras));
 	mt__extras_put(r->state.extras);
 	if (r->owner_put != NULL)
 		r->owner_put(r->owner);
-	free(r->name);
+	free(r->rare);
 	free(r);
 	/* Pairs with the acquire in mt_topology_destroy(). */
 	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
@@ -343,51 +365,49 @@ mt_region_set_owner(struct mt_region *r, void *owner, void (*put)(void *))
 
 /* May r be given what accesses look at?  Only while there can be none. */
 static int
-check_unused(const struct mt_region *r, const void *had, const void *gets)
+set_fence(struct mt_region *r, struct mt_guard *guard, pthread_mutex_t *lock)
 {
-	bool taken, used;
+	bool taken;
+	int error = 0;
 
-	if (gets == NULL || (r->kind != MT_IO && r->kind != MT_ROM_DEVICE)) {
+	if ((guard == NULL && lock == NULL) ||
+	    (r->kind != MT_IO && r->kind != MT_ROM_DEVICE)) {
 		errno = EINVAL;
 		return (-1);
 	}
 	taken = lock_tree(r->topology);
-	used = had != NULL || r->state.parent != NULL || r->root != NULL ||
-	    !LIST_EMPTY(&r->aliases);
-	unlock_tree(r->topology, taken);
-	if (used) {
-		errno = EBUSY;
-		return (-1);
+	if (mt__region_rare(r) == -1)
+		error = ENOMEM;
+	else if (r->state.parent != NULL || r->rare->root != NULL ||
+	    !LIST_EMPTY(&r->rare->aliases) ||
+	    (guard != NULL ? r->rare->guard != NULL : r->rare->lock != NULL))
+		error = EBUSY;
+	else {
+		if (guard != NULL)
+			r->rare->guard = guard;
+		else
+			r->rare->lock = lock;
+		/* More than a call is to be done from here on. */
+		r->fenced = true;
+		r->whole[false] = r->whole[true] = 0;
 	}
-	return (0);
-}
-
-/* More than a call is to be done from here on. */
-static void
-fence(struct mt_region *r)
-{
-	r->fenced = true;
-	r->whole[false] = r->whole[true] = 0;
+	unlock_tree(r->topology, taken);
+	if (error == 0)
+		return (0);
+	errno = error;
+	return (-1);
 }
 
 int
 mt_region_set_guard(struct mt_region *r, struct mt_guard *guard)
 {
-	if (check_unused(r, r->guard, guard) == -1)
-		return (-1);
-	r->guard = guard;
-	fence(r);
-	return (0);
+	return (set_fence(r, guard, NULL));
 }
 
 int
 mt_region_set_lock(struct mt_region *r, pthread_mutex_t *lock)
 {
-	if (check_unused(r, r->lock, lock) == -1)
-		return (-1);
-	r->lock = lock;
-	fence(r);
-	return (0);
+	return (set_fence(r, NULL, lock));
 }
 
 int
@@ -395,16 +415,20 @@ mt_region_set_resized(struct mt_region *r,
     void (*fn)(void *, struct mt_region *, mt_addr), void *arg)
 {
 	bool taken;
-	int error;
+	int error = 0;
 
 	if (fn == NULL) {
 		errno = EINVAL;
 		return (-1);
 	}
 	taken = lock_tree(r->topology);
-	if ((error = r->resized != NULL ? EBUSY : 0) == 0) {
-		r->resized = fn;
-		r->resized_arg = arg;
+	if (mt__region_rare(r) == -1)
+		error = ENOMEM;
+	else if (r->rare->resized != NULL)
+		error = EBUSY;
+	else {
+		r->rare->resized = fn;
+		r->rare->resized_arg = arg;
 	}
 	unlock_tree(r->topology, taken);
 	if (error != 0) {
@@ -498,7 +522,7 @@ reaches(struct mt_region *r, const struct mt_region *needle, uint64_t stamp)
 {
 	struct mt_region *child;
 
-	for (; r != NULL; r = r->target) {
+	for (; r != NULL; r = mt__target_of(r)) {
 		if (r == needle)
 			return (true);
 		if (r->visited == stamp)
@@ -637,7 +661,7 @@ mt_region_topology(const struct mt_region *r)
 struct mt_region *
 mt_region_target(const struct mt_region *r)
 {
-	return (r->target);
+	return (mt__target_of(r));
 }
 
 void *
@@ -655,13 +679,13 @@ mt_region_arg(const struct mt_region *r)
 int
 mt_region_fd(const struct mt_region *r, off_t *off)
 {
-	if (r->fd == -1) {
+	if (!r->has_fd) {
 		errno = ENOENT;
 		return (-1);
 	}
 	if (off != NULL)
-		*off = r->fd_off;
-	return (r->fd);
+		*off = r->rare->fd_off;
+	return (r->rare->fd);
 }
 
 /* The rest may be changing: the writer lock makes one reading whole. */

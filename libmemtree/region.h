@@ -258,7 +258,7 @@ int	mt_region_set_owner(struct mt_region *r, void *owner,
  *          resize r again included.  Of two threads that commit, the one that
  *          was later may call first: mt_region_last() tells what is true now.
  * Returns: 0, or -1 with errno set.
- * Errors:  EBUSY (there is one), EINVAL (fn is NULL).
+ * Errors:  EBUSY (there is one), EINVAL (fn is NULL), ENOMEM.
  * Since:   0.1
  */
 int	mt_region_set_resized(struct mt_region *r,

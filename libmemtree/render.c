@@ -161,7 +161,7 @@ walk(struct mt__pieces *pieces, struct mt_region *r, struct window w)
 			return (0);
 		w.off += r->state.alias_off;
 		cut(&w, MT_LAST_MAX - w.off);
-		return (walk(pieces, r->target, w));
+		return (walk(pieces, r->rare->target, w));
 	}
 	if (walk_children(pieces, r, &w) == -1)
 		return (-1);

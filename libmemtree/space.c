@@ -11,8 +11,11 @@
 static struct mt__root *
 root_get(struct mt_topology *t, struct mt_region *region)
 {
-	struct mt__root *root = region->root;
+	struct mt__root *root;
 
+	if (mt__region_rare(region) == -1)
+		return (NULL);
+	root = region->rare->root;
 	if (root == NULL) {
 		if ((root = calloc(1, sizeof(*root))) == NULL)
 			return (NULL);
@@ -21,7 +24,7 @@ root_get(struct mt_topology *t, struct mt_region *region)
 			return (NULL);
 		}
 		root->region = mt_region_get(region);
-		region->root = root;
+		region->rare->root = root;
 		TAILQ_INIT(&root->spaces);
 		root->dirty.whole = true;
 		mt__root_touch(root, 0, MT_LAST_MAX);
@@ -36,7 +39,7 @@ root_put(struct mt__root *root)
 		return;
 	if (root->is_dirty)
 		LIST_REMOVE(root, entry);
-	root->region->root = NULL;
+	root->region->rare->root = NULL;
 	free(root->dirty.ranges);
 	mt__view_retire(root->view, NULL);
 	mt_region_put(root->region);

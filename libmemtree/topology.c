@@ -148,7 +148,7 @@ keep_resized(struct mt_topology *t, struct mt__undos *resized)
 		r = u->region;
 		first = r->visited != t->visit;
 		r->visited = t->visit;
-		if (first && r->resized != NULL &&
+		if (first && r->rare != NULL && r->rare->resized != NULL &&
 		    r->state.last != u->state.last) {
 			u->state.last = r->state.last;
 			SLIST_INSERT_HEAD(resized, u, entry);
@@ -161,12 +161,13 @@ keep_resized(struct mt_topology *t, struct mt__undos *resized)
 static void
 tell_resized(struct mt__undos *resized)
 {
+	const struct mt__rare *rare;
 	struct mt__undo *u;
 
 	while ((u = SLIST_FIRST(resized)) != NULL) {
 		SLIST_REMOVE_HEAD(resized, entry);
-		u->region->resized(u->region->resized_arg, u->region,
-		    u->state.last);
+		rare = u->region->rare;
+		rare->resized(rare->resized_arg, u->region, u->state.last);
 		mt__extras_put(u->state.extras);
 		mt_region_put(u->parent);
 		mt_region_put(u->region);
@@ -244,7 +245,7 @@ void
 mt__touch(struct mt_region *r, mt_addr first, mt_addr last)
 {
 	const struct mt__state *s;
-	struct mt_region *alias;
+	struct mt__rare *rare, *alias;
 	mt_addr lo, hi;
 
 	for (;; r = s->parent) {
@@ -253,15 +254,17 @@ mt__touch(struct mt_region *r, mt_addr first, mt_addr last)
 			return;
 		if (last > s->last)
 			last = s->last;
-		if (r->root != NULL)
-			mt__root_touch(r->root, first, last);
-		LIST_FOREACH(alias, &r->aliases, alias) {
-			lo = alias->state.alias_off;
+		rare = r->rare;
+		if (rare != NULL && rare->root != NULL)
+			mt__root_touch(rare->root, first, last);
+		for (alias = rare != NULL ? LIST_FIRST(&rare->aliases) : NULL;
+		    alias != NULL; alias = LIST_NEXT(alias, alias)) {
+			lo = alias->region->state.alias_off;
 			if (last < lo)
 				continue;
 			hi = last - lo;
 			lo = first > lo ? first - lo : 0;
-			mt__touch(alias, lo, hi);
+			mt__touch(alias->region, lo, hi);
 		}
 		if (s->parent == NULL || first > MT_LAST_MAX - s->addr)
 			return;

@@ -785,6 +785,38 @@ do_snapshot(struct world *w)
 	return (0);
 }
 
+static void
+before_fence(struct world *w)
+{
+	must(do_io(w) == 0);
+}
+
+/* On one that nothing shows yet. */
+static int
+do_guard(struct world *w)
+{
+	static struct mt_guard guard;
+
+	if (mt_region_set_guard(w->made, &guard) == -1)
+		return (-1);
+	must(mt_guard_refused(&guard) == 0);
+	return (0);
+}
+
+static int
+do_lock(struct world *w)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+	return (mt_region_set_lock(w->made, &lock));
+}
+
+static int
+do_set_resized(struct world *w)
+{
+	return (mt_region_set_resized(w->orphan, resized, w));
+}
+
 /* Calls that allocate, in the order of the headers. */
 static const struct call {
 	const char *name;
@@ -815,6 +847,12 @@ static const struct call {
 	{ "mt_region_move in a transaction", do_inner, true,
 	    .before = before_inner, .after = after_inner },
 	{ "mt_region_resize", do_resize, .may_fail = true },
+	{ "mt_region_set_guard and mt_guard_refused", do_guard,
+	    .may_fail = true, .same = true, .before = before_fence },
+	{ "mt_region_set_lock", do_lock, .may_fail = true, .same = true,
+	    .before = before_fence },
+	{ "mt_region_set_resized", do_set_resized, .may_fail = true,
+	    .same = true },
 	{ "mt_region_resize (grown)", do_grow, .may_fail = true },
 	{ "mt_region_set_enabled", do_enable, .may_fail = true },
 	{ "mt_region_set_readonly", do_readonly, .may_fail = true },
@@ -1238,30 +1276,6 @@ quiet_send(struct world *w)
 	return (n == 1 ? 0 : -1);
 }
 
-static void
-before_fences(struct world *w)
-{
-	must(do_io(w) == 0);
-}
-
-/* On one that nothing shows yet. */
-static int
-quiet_fences(struct world *w)
-{
-	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	static struct mt_guard guard;
-
-	return (mt_region_set_guard(w->made, &guard) == -1 ||
-	    mt_region_set_lock(w->made, &lock) == -1 ||
-	    mt_guard_refused(&guard) != 0 ? -1 : 0);
-}
-
-static int
-quiet_set_resized(struct world *w)
-{
-	return (mt_region_set_resized(w->orphan, resized, w));
-}
-
 /* Calls that never allocate; mt_topology_destroy is looked at by test_end. */
 static const struct quiet {
 	const char *names;
@@ -1303,9 +1317,6 @@ static const struct quiet {
 	{ "mt_access_complete and mt_access_drain", quiet_complete,
 	    before_complete },
 	{ "mt_access_cancel", quiet_cancel, before_complete },
-	{ "mt_region_set_guard, mt_guard_refused and mt_region_set_lock",
-	    quiet_fences, before_fences },
-	{ "mt_region_set_resized", quiet_set_resized, NULL },
 	{ "accesses through an IOMMU", quiet_iommu, NULL },
 	{ "mt_dma_map through an IOMMU", quiet_iommu_map, NULL },
 	{ "mt_iommu_register, mt_iommu_replay, mt_iommu_notify and "
