@@ -111,6 +111,7 @@ VD_SRCS		= \
 	libvfudma/notify.c \
 	libvfudma/pci.c \
 	libvfudma/pci-cap.c \
+	libvfudma/request.c \
 	libvfudma/server.c \
 	libvfudma/server-cmd.c \
 	libvfudma/server-region.c \
@@ -125,6 +126,7 @@ VD_HDRS		= \
 	libvfudma/irq.h \
 	libvfudma/pci.h \
 	libvfudma/proto.h \
+	libvfudma/request.h \
 	libvfudma/server.h \
 	libvfudma/sigbus.h \
 	libvfudma/vfudma.h

@@ -18,6 +18,7 @@
 #include <libvfudma/irq.h>
 #include <libvfudma/pci.h>
 #include <libvfudma/proto.h>
+#include <libvfudma/request.h>
 #include <libvfudma/server.h>
 #include <libvfudma/sigbus.h>
 
@@ -877,15 +878,39 @@ void	vd__messages_attach(struct vd_server *s);
 void	vd__messages_detach(struct vd_server *s);
 /* A run is under way, on this thread, which goes on to settle(). */
 void	vd__messages_running(struct vd_server *s, bool running);
+bool	vd__messages_runs_here(const struct vd_server *s);
 /*
  * This thread is in a command that the client waits for: it may not wait for
  * the client, unless there is a twin socket.
  */
 void	vd__messages_serving(struct vd_server *s, bool serving);
-/* Begin accesses that had to wait for others. */
+/* Begin accesses that wait for a free call; are there any? */
 void	vd__messages_run(struct vd_server *s);
+bool	vd__messages_waiting(const struct vd_server *s);
 /* Has the client answered what makes no sense? */
 bool	vd__messages_nonsense(const struct vd_server *s);
+
+/* --- request.c ----------------------------------------------------------- */
+
+struct vd__desk;
+
+/* The command that a callback may take; its memory belongs to the handler. */
+struct vd__offer {
+	const struct vd__msg *msg;	/* NULL: none */
+	const struct vd_region_access *access;	/* NULL: DEVICE_RESET */
+	bool is_write;
+	bool taken;
+};
+
+int	vd__desk_init(struct vd_server *s);
+void	vd__desk_fini(struct vd_server *s);
+/* There is a client; or its connection is about to go. */
+void	vd__desk_attach(struct vd_server *s);
+void	vd__desk_detach(struct vd_server *s);
+/* Around the callbacks of a command; was it taken? */
+void	vd__request_offer(struct vd_server *s, const struct vd__msg *m,
+	    const struct vd_region_access *a, bool is_write);
+bool	vd__request_taken(struct vd_server *s);
 
 /* --- dma.c --------------------------------------------------------------- */
 
@@ -932,7 +957,7 @@ struct vd__parked {
 
 /*
  * [I] set by vd_server_create(), then immutable   [a] atomic
- * irqs, messages and conn have their own locks, dma its own legend.  All else
+ * irqs, messages, desk and conn have their own locks, dma its own legend.  All else
  * belongs to the thread that runs the server.
  */
 struct vd_server {
@@ -943,6 +968,7 @@ struct vd_server {
 	struct vd__irqs *irqs;			/* [I] */
 	struct vd__dma *dma;			/* [I] */
 	struct vd__messages *messages;		/* [I] */
+	struct vd__desk *desk;			/* [I] */
 	struct vd_server_limits limits;		/* none is 0 */
 	void (*log_fn)(void *arg, int level, const char *msg);
 	void *log_arg;
@@ -979,6 +1005,7 @@ struct vd_server {
 	struct vd__caps peer;
 	uint16_t minor;
 	struct vd__parked parked;
+	struct vd__offer offer;
 	uint8_t *buf;			/* data of replies */
 	size_t buf_size;
 };
@@ -1018,9 +1045,12 @@ struct vd__reply {
 	int fd;					/* lent; -1: none */
 };
 
+/* A handler's answer besides 0 and an errno: the reply comes later. */
+#define VD__PARKED	(-1)
+
 /* --- server-region.c ----------------------------------------------------- */
 
-/* Handlers: 0, or a positive errno. */
+/* Handlers: 0, a positive errno, or VD__PARKED. */
 int	vd__region_info(struct vd_server *s, struct vd__msg *m,
 	    struct vd__reply *r);
 int	vd__region_read(struct vd_server *s, struct vd__msg *m,

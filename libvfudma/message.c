@@ -70,6 +70,7 @@ struct transfer {
 	struct parts parts;		/* in flight */
 	unsigned int nparts;
 	bool waiting;			/* in the queue */
+	int64_t until;			/* a call has to be free; since it is */
 	enum mt_result res;
 };
 
@@ -96,6 +97,7 @@ struct vd__messages {
 	unsigned int users;		/* [l] threads that wait in conn */
 	unsigned int nparts;		/* [l] in flight, of all */
 	struct transfers waiting;	/* [l] deferred: no call was free */
+	_Atomic(size_t) nwaiting;	/* [la] read without to know if any */
 	struct parts free_parts;	/* [l] */
 	struct transfers free_transfers;	/* [l] */
 };
@@ -195,9 +197,8 @@ begin_locked(struct vd__messages *m, struct transfer *x)
 }
 
 /*
- * Begin as much of x as may be in flight.  False if no call is free and some
- * end will free one: then try again.  With none in flight it is the peer that
- * has left too many unanswered, so x has failed.
+ * Begin as much of x as may be in flight.  False if no call is free: some end
+ * will free one, or, with none in flight, late answers to what was given up.
  */
 static bool
 push_locked(struct vd__messages *m, struct transfer *x)
@@ -205,7 +206,7 @@ push_locked(struct vd__messages *m, struct transfer *x)
 	while (rest(x) > 0 && x->nparts < MAX_PARTS) {
 		if (begin_locked(m, x) == 0)
 			continue;
-		if (errno == ENOBUFS && m->nparts > 0)
+		if (errno == ENOBUFS)
 			return (false);
 		x->res |= MT_DEVICE;
 	}
@@ -413,7 +414,9 @@ advance_locked(struct vd__messages *m, struct transfer *x)
 	if (TAILQ_EMPTY(&m->waiting) && push_locked(m, x))
 		return;
 	x->waiting = true;
+	x->until = vd__now_ms() + m->timeout_ms;
 	TAILQ_INSERT_TAIL(&m->waiting, x, link);
+	m->nwaiting++;
 }
 
 static void
@@ -423,6 +426,7 @@ unqueue_locked(struct vd__messages *m, struct transfer *x)
 		return;
 	x->waiting = false;
 	TAILQ_REMOVE(&m->waiting, x, link);
+	m->nwaiting--;
 }
 
 /* Move x to the list if it is over. */
@@ -436,15 +440,22 @@ retire_locked(struct vd__messages *m, struct transfer *x,
 	TAILQ_INSERT_TAIL(over, x, link);
 }
 
-/* Calls may be free: begin what waits for one, in its order. */
+/*
+ * Calls may be free: begin what waits for one, in its order.  It waits as long
+ * as anything is in flight; but who has left too many unanswered, and answers
+ * none of them in all the time, answers no more.
+ */
 static void
 resume_locked(struct vd__messages *m, struct transfers *over)
 {
 	struct transfer *x;
 
 	while ((x = TAILQ_FIRST(&m->waiting)) != NULL) {
-		if (!push_locked(m, x))
-			return;
+		if (!push_locked(m, x)) {
+			if (m->nparts > 0 || vd__now_ms() < x->until)
+				return;
+			x->res |= MT_DEVICE;
+		}
 		unqueue_locked(m, x);
 		retire_locked(m, x, over);
 	}
@@ -567,12 +578,20 @@ const struct mt_io_ops vd__message_ops = {
 
 /* --- for the server ------------------------------------------------------ */
 
+bool
+vd__messages_waiting(const struct vd_server *s)
+{
+	return (s->messages->nwaiting > 0);
+}
+
 void
 vd__messages_run(struct vd_server *s)
 {
 	struct transfers over = TAILQ_HEAD_INITIALIZER(over);
 	struct vd__messages *m = s->messages;
 
+	if (!vd__messages_waiting(s))
+		return;
 	pthread_mutex_lock(&m->lock);
 	resume_locked(m, &over);
 	pthread_mutex_unlock(&m->lock);
@@ -583,6 +602,12 @@ void
 vd__messages_running(struct vd_server *s, bool running)
 {
 	atomic_store(&s->messages->runner, running ? self() : 0);
+}
+
+bool
+vd__messages_runs_here(const struct vd_server *s)
+{
+	return (atomic_load(&s->messages->runner) == self());
 }
 
 void

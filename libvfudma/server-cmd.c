@@ -12,9 +12,6 @@
 
 #include "internal.h"
 
-/* A handler's answer besides 0 and an errno: the reply comes later. */
-#define PARKED	(-1)
-
 static int
 device_info(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 {
@@ -89,16 +86,16 @@ dma_unmap(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 	p->req.buf = NULL;		/* only what it takes to reply */
 	p->req.nfds = 0;
 	p->active = true;
-	return (PARKED);
+	return (VD__PARKED);
 }
 
 static int
 device_reset(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 {
-	(void)m;
 	(void)r;
+	vd__request_offer(s, m, NULL, false);
 	vd__server_reset(s, VD_RESET_DEVICE);
-	return (0);
+	return (vd__request_taken(s) ? VD__PARKED : 0);
 }
 
 /* What exists in the protocol, but not here. */
@@ -194,6 +191,7 @@ negotiate(struct vd_server *s, struct vd__msg *m)
 		vd__server_set_timer(s, 0);
 	s->connected = true;
 	vd__messages_attach(s);
+	vd__desk_attach(s);
 	vd__log(s, LOG_INFO, "client connected, version %d.%u%s",
 	    VD_PROTO_MAJOR, s->minor,
 	    twin != -1 ? ", with a twin socket" : "");
@@ -221,7 +219,7 @@ command(struct vd_server *s, struct vd__msg *m)
 		err = commands[m->hdr.cmd].fn(s, m, &r);
 		vd__messages_serving(s, false);
 	}
-	if (err == PARKED)
+	if (err == VD__PARKED)
 		return (0);
 	if (err == 0)
 		return (send_reply(s, m, &r));

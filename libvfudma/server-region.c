@@ -147,10 +147,14 @@ vd__region_read(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 		return (0);		/* others answer with a header, too */
 	if ((buf = reply_buf(s, a.count)) == NULL)
 		return (ENOMEM);
-	if (a.region == VD_REGION_CONFIG)
+	if (a.region == VD_REGION_CONFIG) {
 		err = vd__pci_read(s, a.offset, buf, a.count);
-	else
+	} else {
+		vd__request_offer(s, m, &a, false);
 		err = bar_read(vd__pci_region(s, a.region), &a, buf);
+		if (vd__request_taken(s))
+			return (VD__PARKED);
+	}
 	if (err != 0)
 		return (err);
 	memcpy(r->head, &a, sizeof(a));
@@ -182,8 +186,14 @@ vd__region_write(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 	int err;
 
 	if ((err = vd__wire_region_access(m->data, m->len, true,
-	    s->limits.max_data_xfer, &a, &data)) != 0 ||
-	    (err = do_write(s, &a, data)) != 0)
+	    s->limits.max_data_xfer, &a, &data)) != 0)
+		return (err);
+	if (a.region != VD_REGION_CONFIG)
+		vd__request_offer(s, m, &a, true);
+	err = do_write(s, &a, data);
+	if (vd__request_taken(s))
+		return (VD__PARKED);
+	if (err != 0)
 		return (err);
 	if (a.count == 0)
 		return (0);

@@ -31,6 +31,7 @@
 #define RUN_MAX			64	/* commands a vd_server_run_all() */
 #define VERSION_MS		5000	/* for a new client to say VERSION */
 #define BACKOFF_MS		1000	/* no descriptors: try again later */
+#define RETRY_MS		10	/* accesses wait for a free call */
 
 void
 vd__log(struct vd_server *s, int level, const char *fmt, ...)
@@ -160,6 +161,7 @@ drop_client(struct vd_server *s, const char *why)
 	if (s->twin_events != 0)
 		epoll_ctl(s->epoll_fd, EPOLL_CTL_DEL, s->twin_fd, NULL);
 	s->twin_events = 0;
+	vd__desk_detach(s);
 	vd__messages_detach(s);
 	vd__conn_destroy(s->conn);
 	s->conn = NULL;
@@ -288,11 +290,8 @@ hear_posts(struct vd_server *s)
 		return;
 	/* First the flag: what is posted from here on is told again. */
 	atomic_store(&s->posted, false);
-	if (read(s->post_fd, &n, sizeof(n)) == -1) {
+	if (read(s->post_fd, &n, sizeof(n)) == -1)
 		atomic_store(&s->posted, true);	/* is about to be written */
-		return;
-	}
-	vd__messages_run(s);
 }
 
 /* Has the client hung up?  For when nothing is read from it. */
@@ -356,6 +355,7 @@ step(struct vd_server *s)
 		vd__server_set_timer(s, 0);
 		vd__conn_expire(s->conn);
 	}
+	vd__messages_run(s);
 	if (s->drop)
 		return (lose(s, "dropped by the device"));
 	if (vd__messages_nonsense(s))
@@ -434,14 +434,20 @@ has_more(const struct vd_server *s)
 static void
 attend(struct vd_server *s)
 {
-	bool calls;
+	bool calls, waiting;
 	int ms;
 
 	atomic_store(&s->attentive, false);
-	calls = vd__conn_pending(s->conn) > 0;
-	if (calls && s->connected && s->until == 0 &&
-	    (ms = vd__conn_expire(s->conn)) >= 0)
-		vd__server_set_timer(s, ms > 0 ? ms : 1);
+	/* What waits for late answers has nothing pending. */
+	waiting = vd__messages_waiting(s);
+	calls = waiting || vd__conn_pending(s->conn) > 0;
+	if (calls && s->connected && s->until == 0) {
+		ms = vd__conn_expire(s->conn);
+		if (waiting && (ms == -1 || ms > RETRY_MS))
+			ms = RETRY_MS;
+		if (ms >= 0)
+			vd__server_set_timer(s, ms > 0 ? ms : 1);
+	}
 	rewatch_twin(s, (calls ? EPOLLIN : 0) |
 	    (vd__conn_queued_on(s->conn, true) > 0 ? EPOLLOUT : 0));
 	atomic_store(&s->attentive, calls);
@@ -516,6 +522,7 @@ free_server(struct vd_server *s)
 	vd__irq_fini(s);
 	vd__dma_fini(s);
 	vd__messages_fini(s);
+	vd__desk_fini(s);
 	vd__close(s->listen_fd);
 	vd__close(s->timer_fd);
 	vd__close(s->wake_fd);
@@ -555,8 +562,9 @@ vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
 	    s->post_fd == -1 || watch(s, s->wake_fd, EPOLLIN) == -1 ||
 	    watch(s, s->post_fd, EPOLLIN) == -1 ||
 	    watch(s, s->timer_fd, EPOLLIN) == -1 ||
-	    vd__messages_init(s) == -1 || vd__dma_init(s) == -1 ||
-	    vd__irq_init(s) == -1 || vd__pci_init(s) == -1) {
+	    vd__desk_init(s) == -1 || vd__messages_init(s) == -1 ||
+	    vd__dma_init(s) == -1 || vd__irq_init(s) == -1 ||
+	    vd__pci_init(s) == -1) {
 		free_server(s);
 		return (NULL);
 	}

@@ -38,7 +38,11 @@ enum vd_reset {
  * Since:   0.1
  */
 struct vd_device_ops {
-	/* Put the device in its power-on state; give back all mappings. */
+	/*
+	 * Put the device in its power-on state; give back all mappings.  If
+	 * that takes time, vd_server_take() lets the client wait for it.
+	 * Requests that were taken before stay the device's to finish.
+	 */
 	void (*reset)(void *arg, enum vd_reset why);
 	/* A client has connected and agreed on a version, or has gone. */
 	void (*connected)(void *arg);

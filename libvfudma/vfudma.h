@@ -5,6 +5,7 @@
 
 #include <libmemtree/memtree.h>
 #include <libvfudma/proto.h>
+#include <libvfudma/request.h>
 #include <libvfudma/server.h>
 #include <libvfudma/pci.h>
 #include <libvfudma/irq.h>

@@ -327,6 +327,7 @@ struct v_dev {
 	struct mt_range range;			/* of the last map or unmap */
 	struct mt_mapping *lent;		/* given back by unmap */
 	bool disconnect_on_write;
+	void (*on_reset)(struct v_dev *, enum vd_reset);
 	unsigned int logged;
 	char log[512];				/* the last line */
 };
@@ -379,6 +380,8 @@ v_dev_reset(void *arg, enum vd_reset why)
 	struct v_dev *d = arg;
 
 	d->resets[why]++;
+	if (d->on_reset != NULL)
+		d->on_reset(d, why);
 }
 
 V__UNUSED static void

@@ -19,8 +19,18 @@
 #define RO		0x80000000u		/* 64 KiB to read only */
 #define WO		0x90000000u		/* and to write only */
 
+/* An answer is no longer than this may be, so that it has room for a twin. */
+#define TWIN	"\"twin_socket\":{\"supported\":true},\"max_msg_fds\":8," \
+	"\"max_dma_maps\":65535,\"pgsizes\":4096,"			\
+	"\"migration\":{\"pgsize\":4096},\"write_multiple\":false"
+
 static struct v_dev dev;
 static struct mt_space *sp;
+
+/* What a callback of BAR 0 at HOOK does, on the server's thread. */
+#define HOOK		0x2000u
+static struct mt_region *hook_region;
+static void (*hook)(bool is_write);
 
 /* --- the server's thread ------------------------------------------------- */
 
@@ -216,6 +226,8 @@ serve(struct peer *p, int fd)
 		pthread_mutex_lock(&p->lock);
 		p->reply.hdr = h;
 		p->reply.len = len;
+		memcpy(p->reply.data, p->in, len < sizeof(p->reply.data) ?
+		    len : sizeof(p->reply.data));
 		p->answered = true;
 		pthread_cond_broadcast(&p->cond);
 		pthread_mutex_unlock(&p->lock);
@@ -227,8 +239,10 @@ serve(struct peer *p, int fd)
 	if (a.count > p->largest)
 		p->largest = a.count;
 	manner = p->manner;
+	pthread_mutex_lock(&p->lock);
 	if (h.cmd == VD_CMD_DMA_WRITE && manner != ERROR)
 		memcpy(at(p, &a), p->in + sizeof(a), len - sizeof(a));
+	pthread_mutex_unlock(&p->lock);
 	p->asked++;
 	if (manner == HANG_UP)
 		return (false);
@@ -348,6 +362,7 @@ start_peer(const char *caps)
 	    v_errno(&r) == 0);
 	if (r.nfds > 0)
 		peer.twin = r.fds[0];
+	must((peer.twin != -1) == (strstr(caps, "twin") != NULL));
 	start_server();
 	must(pthread_create(&peer.thread, NULL, run_peer, &peer) == 0);
 	memcpy(req, &a, 16);
@@ -377,11 +392,57 @@ fill(uint8_t *p, size_t len, unsigned int seed)
 		p[i] = (uint8_t)(i * 7 + (i >> 8) * 13 + seed);
 }
 
+static enum mt_result
+hook_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	(void)arg;
+	(void)off;
+	(void)size;
+	(void)attrs;
+	*val = 0x55;
+	hook(false);
+	return (MT_OK);
+}
+
+static enum mt_result
+hook_write(void *arg, mt_addr off, unsigned int size, uint64_t val,
+    struct mt_attrs attrs)
+{
+	(void)arg;
+	(void)off;
+	(void)size;
+	(void)val;
+	(void)attrs;
+	hook(true);
+	return (MT_OK);
+}
+
+static const struct mt_io_ops hook_ops = {
+	.read = hook_read,
+	.write = hook_write,
+};
+
+/* Access the hook: len bytes, zeroes if written. */
+static void
+send_hook(bool is_write, uint32_t flags, uint32_t len)
+{
+	const struct vd_region_access a = { HOOK, 0, len };
+	uint8_t req[sizeof(a) + 64] = { 0 };
+
+	memcpy(req, &a, sizeof(a));
+	peer_send(is_write ? VD_CMD_REGION_WRITE : VD_CMD_REGION_READ, flags,
+	    req, sizeof(a) + (is_write ? len : 0));
+}
+
 static void
 begin(const char *caps, const struct vd_server_limits *limits)
 {
 	v_dev_create(&dev);
 	sp = vd_server_dma(dev.s);
+	hook_region = t_not_null(mt_region_create_io(dev.t, "hook",
+	    MT_SIZE(64), &hook_ops, NULL), "hook");
+	must(mt_region_add(dev.bar0, hook_region, HOOK, 0) == 0);
 	if (limits != NULL)
 		must(vd_server_set_limits(dev.s, limits) == 0);
 	must((peer.mem = malloc(MEM)) != NULL);
@@ -394,6 +455,7 @@ end(void)
 {
 	stop_peer();
 	stop_server();
+	mt_region_put(hook_region);
 	v_dev_destroy(&dev);
 	free(peer.mem);
 }
@@ -412,6 +474,18 @@ dma_write(uint64_t addr, const void *buf, size_t len)
 	return (mt_space_write(sp, addr, buf, len, MT_ATTRS_NONE));
 }
 
+/* The lock is for tools that do not know what order sockets make. */
+static bool
+client_has(size_t off, const void *want, size_t len)
+{
+	bool same;
+
+	pthread_mutex_lock(&peer.lock);
+	same = memcmp(peer.mem + off, want, len) == 0;
+	pthread_mutex_unlock(&peer.lock);
+	return (same);
+}
+
 /* Is len at off read and written as it is in the client's memory? */
 static bool
 round_trip(size_t off, size_t len)
@@ -423,7 +497,7 @@ round_trip(size_t off, size_t len)
 	memset(buf, 0xa5, len + 2);
 	fill(want, len, (unsigned int)len);
 	right = dma_write(BASE + off, want, len) == MT_OK &&
-	    memcmp(peer.mem + off, want, len) == 0 &&
+	    client_has(off, want, len) &&
 	    dma_read(BASE + off, buf + 1, len) == MT_OK &&
 	    memcmp(buf + 1, want, len) == 0 && buf[0] == 0xa5 &&
 	    buf[len + 1] == 0xa5;
@@ -563,6 +637,7 @@ test_nonsense(void)
 			    "with its memory");
 			stop_peer();
 			close(stop_fd);
+			mt_region_put(hook_region);
 			v_dev_destroy(&dev);
 			free(peer.mem);
 		}
@@ -643,7 +718,7 @@ all_right(const struct job *j, size_t n, size_t len)
 	size_t i;
 
 	for (i = 0; i < n; i++)
-		if (memcmp(j[i].buf, peer.mem + i * len, len) != 0)
+		if (!client_has(i * len, j[i].buf, len))
 			return (false);
 	return (true);
 }
@@ -707,6 +782,353 @@ test_unmap(void)
 	end();
 }
 
+static void
+test_cancel(void)
+{
+	static struct job kept;
+	size_t i, taken = 0, n = 900;
+
+	begin("", NULL);
+	peer.manner = SILENT;
+	/* The client holds 64; more than that stay in the socket. */
+	for (i = 0; i < 64; i++)
+		submit(&jobs[i], BASE + i * 512, 512, i % 2 != 0);
+	while (peer.held < 64)
+		usleep(1000);
+	for (i = 0; i < 64; i++) {
+		taken += mt_access_cancel(&jobs[i].acc);
+		memset(jobs[i].buf, 0xa5, sizeof(jobs[i].buf));
+	}
+	is_int(taken, 64, "what the client has not answered is cancelled");
+	must(mt_access_drain(sp) == 0);
+	memset(&kept, 0xa5, sizeof(kept));
+	peer.manner = WELL;
+	release(&peer, peer.fd);
+	submit(&jobs[64], BASE, 512, false);
+	must(mt_access_drain(sp) == 0);
+	ok(all_done(&jobs[64], 1, MT_OK), "others go on");
+	for (i = 0, taken = 0; i < 64; i++)
+		taken += jobs[i].done == 0 &&
+		    memcmp(jobs[i].buf, kept.buf, sizeof(kept.buf)) == 0;
+	is_int(taken, 64, "late answers touch nothing and end nothing");
+	for (i = 0; i < n; i++)
+		submit(&jobs[i], BASE + i * 512, 512, false);
+	for (i = 0, taken = 0; i < n; i++)
+		taken += mt_access_cancel(&jobs[i].acc);
+	must(mt_access_drain(sp) == 0);
+	for (i = 0; i < n; i++)
+		taken += jobs[i].done == 1;
+	is_int(taken, n, "each is cancelled, or ends once");
+	ok(round_trip(1, 5000), "the client is still good");
+	end();
+}
+
+/* --- waiting inside a command -------------------------------------------- */
+
+static _Atomic(int) hook_res;
+
+static void
+hook_waits(bool is_write)
+{
+	uint8_t buf[512];
+
+	(void)is_write;
+	hook_res = (int)dma_read(BASE, buf, sizeof(buf));
+}
+
+static _Atomic(int) hook_errno;
+
+/* What waits in other ways. */
+static void
+hook_drains(bool is_write)
+{
+	(void)is_write;
+	hook_res = mt_access_drain(sp);
+	hook_errno = errno;
+}
+
+static void
+hook_maps(bool is_write)
+{
+	struct mt_mapping m;
+
+	(void)is_write;
+	must(mt_dma_map(sp, BASE, 512, MT_DMA_READ, MT_ATTRS_NONE, &m) == 0);
+	hook_res = (int)m.result;
+	must(mt_dma_unmap(&m, 0) == 0);
+}
+
+static struct job hook_job;
+
+static void
+hook_submits(bool is_write)
+{
+	(void)is_write;
+	submit(&hook_job, BASE, 512, false);
+}
+
+static void
+test_deadlock(void)
+{
+	begin("", NULL);
+	hook = hook_waits;
+	hook_res = -1;
+	send_hook(true, 0, 4);
+	is_int(peer_wait(), 0, "a register is written");
+	is_hex(hook_res, MT_DEVICE, "its callback cannot wait for the client");
+	ok(strstr(dev.log, "EDEADLK") != NULL, "as the log says");
+	is_int(peer.asked, 0, "nor was it asked");
+	hook_res = -1;
+	send_hook(true, VD_NO_REPLY, 4);
+	send_hook(false, 0, 1);
+	peer_wait();
+	is_hex(hook_res, MT_DEVICE, "nor for a read");
+	is_int(peer.asked, 1, "but for a posted write it can");
+	hook = hook_maps;
+	send_hook(true, 0, 4);
+	is_int(peer_wait(), 0, "a callback that maps what has to be fetched");
+	is_hex(hook_res, MT_DEVICE, "does not get it");
+	hook = hook_drains;
+	send_hook(true, 0, 4);
+	is_int(peer_wait(), 0, "one that waits for what was submitted");
+	ok(hook_res == -1 && hook_errno == EDEADLK, "is told EDEADLK");
+	is_int(peer.asked, 1, "the client was not asked");
+	hook = hook_submits;
+	send_hook(true, 0, 4);
+	is_int(peer_wait(), 0, "what it submits");
+	must(mt_access_drain(sp) == 0);
+	ok(all_done(&hook_job, 1, MT_OK), "ends after the reply");
+	ok(round_trip(0, 4096), "and other threads wait as they like");
+	end();
+
+	begin(TWIN, NULL);
+	hook = hook_waits;
+	hook_res = -1;
+	send_hook(true, 0, 4);
+	is_int(peer_wait(), 0, "with a twin a register is written");
+	is_hex(hook_res, MT_OK, "by a callback that waits for the client");
+	is_int(peer.asked, 1, "which was asked");
+	end();
+}
+
+/* --- commands that are answered later ------------------------------------ */
+
+static _Atomic(struct vd_request *) taken;
+static _Atomic(int) take_errno;
+
+static void
+hook_takes(bool is_write)
+{
+	struct vd_request *r = vd_server_take(dev.s);
+
+	(void)is_write;
+	if (r != NULL)
+		taken = r;
+	else
+		take_errno = errno;
+}
+
+/* Take the hook's access: the request. */
+static struct vd_request *
+take(bool is_write, uint32_t flags, uint32_t len)
+{
+	taken = NULL;
+	send_hook(is_write, flags, len);
+	while (taken == NULL)
+		usleep(100);
+	return (taken);
+}
+
+static void
+reset_takes(struct v_dev *d, enum vd_reset why)
+{
+	if (why == VD_RESET_DEVICE)
+		taken = vd_server_take(d->s);
+}
+
+static void
+test_take_reset(void)
+{
+	struct vd_request_info info;
+
+	begin("", NULL);
+	dev.on_reset = reset_takes;
+	hook = hook_takes;
+	taken = NULL;
+	peer_send(VD_CMD_DEVICE_RESET, 0, NULL, 0);
+	while (taken == NULL)
+		usleep(100);
+	vd_request_info(taken, &info);
+	ok(info.reset && info.len == 0, "a reset is taken");
+	usleep(10000);
+	ok(!peer_answered(), "and not answered");
+	fails(vd_request_finish(taken, 0, "x", 1), EINVAL, "it has no data");
+	works(vd_request_finish(taken, 0, NULL, 0), "until the device wants");
+	is_int(peer_wait(), 0, "it to be");
+	is_int(peer.reply.len, 0, "without a payload");
+	end();
+}
+
+static void
+test_take(void)
+{
+	const struct vd_write_multi multi = { 1 };
+	const struct vd_write_one one = { HOOK, 0, 4, { 0 } };
+	struct vd_region_access a;
+	struct vd_request_info info;
+	struct vd_request *r, *many[300];
+	uint8_t data[16], req[sizeof(multi) + sizeof(one)];
+	unsigned int i, n;
+
+	begin("", NULL);
+	hook = hook_takes;
+	take_errno = 0;
+	r = take(false, 0, 16);
+	is_int(take_errno, EBUSY, "what is taken is not taken again");
+	vd_request_info(r, &info);
+	ok(!info.reset && !info.is_write && info.region == 0 &&
+	    info.off == HOOK && info.len == 16, "a request tells what it is");
+	peer_send(VD_CMD_DEVICE_GET_INFO, 0, "\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+	    16);
+	is_int(peer_wait(), 0, "the next command is answered before it");
+	is_int(peer.reply.hdr.cmd, VD_CMD_DEVICE_GET_INFO, "and no other");
+	fill(data, 16, 1);
+	fails(vd_request_finish(r, 0, data, 15), EINVAL, "15 are not 16 bytes");
+	fails(vd_request_finish(r, -1, NULL, 0), EINVAL, "-1 is no errno");
+	fails(vd_request_finish(r, 4096, NULL, 0), EINVAL, "nor is 4096");
+	pthread_mutex_lock(&peer.lock);
+	peer.answered = false;
+	pthread_mutex_unlock(&peer.lock);
+	works(vd_request_finish(r, 0, data, 16), "16 bytes answer it");
+	is_int(peer_wait(), 0, "and arrive");
+	memcpy(&a, peer.reply.data, sizeof(a));
+	ok(peer.reply.len == 32 && a.offset == HOOK && a.count == 16 &&
+	    memcmp(peer.reply.data + 16, data, 16) == 0, "as they are");
+	r = take(true, 0, 4);
+	vd_request_info(r, &info);
+	ok(info.is_write && info.len == 4, "a write is taken, too");
+	fails(vd_request_finish(r, 0, data, 4), EINVAL, "it has no data");
+	works(vd_request_finish(r, EIO, NULL, 0), "an error answers it");
+	is_int(peer_wait(), EIO, "and arrives");
+	r = take(true, VD_NO_REPLY, 4);
+	works(vd_request_finish(r, 0, NULL, 0), "a posted one has no reply");
+
+	/* Not to be taken. */
+	memcpy(req, &multi, sizeof(multi));
+	memcpy(req + sizeof(multi), &one, sizeof(one));
+	take_errno = 0;
+	is_int(peer_call(VD_CMD_REGION_WRITE_MULTI, req, sizeof(req)), 0,
+	    "one of several writes");
+	is_int(take_errno, EINVAL, "cannot be taken");
+	fails_null(vd_server_take(dev.s), EINVAL, "nor can nothing");
+
+	for (n = 0; n < 256; n++)
+		many[n] = take(true, 0, 4);
+	take_errno = 0;
+	send_hook(true, 0, 4);
+	is_int(peer_wait(), 0, "one more than 256 is answered at once");
+	is_int(take_errno, ENOBUFS, "and not taken");
+	for (i = 0; i < n; i++)
+		must(vd_request_finish(many[i], 0, NULL, 0) == 0);
+	r = take(true, 0, 4);
+	must(vd_request_finish(r, 0, NULL, 0) == 0);
+
+	/* The client, and the server, go. */
+	many[0] = take(true, 0, 4);
+	many[1] = take(false, 0, 4);
+	many[2] = take(false, 0, 4);
+	stop_peer();
+	pthread_join(runner, NULL);
+	works(vd_request_finish(many[0], 0, NULL, 0), "the client is gone");
+	close(stop_fd);
+	mt_region_put(hook_region);
+	v_dev_destroy(&dev);
+	works(vd_request_finish(many[1], 0, data, 4), "so is the server");
+	works(vd_request_finish(many[2], EIO, NULL, 0), "long since");
+	free(peer.mem);
+}
+
+/* --- many at once -------------------------------------------------------- */
+
+static _Atomic(bool) stop_load;
+static _Atomic(unsigned int) good, bad;
+
+/* Read and write its own 64 KiB, waiting and not. */
+static void *
+load(void *arg)
+{
+	size_t off = (size_t)(uintptr_t)arg * 64 * KIB, i;
+	struct job *j = t_not_null(calloc(8, sizeof(*j)), "jobs");
+	uint8_t buf[5000];
+	bool right = true;
+	unsigned int n;
+
+	for (n = 0; !stop_load && right; n++) {
+		for (i = 0; i < 8; i++) {
+			fill(j[i].buf, 1000, n + (unsigned int)i);
+			submit(&j[i], BASE + off + i * 1000, 1000, true);
+		}
+		for (i = 0; i < 8; i++) {
+			if (n % 7 == 3 && mt_access_cancel(&j[i].acc))
+				continue;
+			while (j[i].done == 0)
+				usleep(10);
+			if (j[i].res != MT_OK)
+				right = false;
+		}
+		fill(buf, sizeof(buf), n);
+		if (dma_write(BASE + off + 10000, buf, sizeof(buf)) != MT_OK ||
+		    dma_read(BASE + off + 10000, buf, sizeof(buf)) != MT_OK)
+			right = false;
+		for (i = 0; right && i < sizeof(buf); i++)
+			if (buf[i] != (uint8_t)(i * 7 + (i >> 8) * 13 + n))
+				bad++;
+		good += right;
+	}
+	free(j);
+	return (NULL);
+}
+
+static void
+test_load(const char *what, const char *caps,
+    const struct vd_server_limits *limits, bool unmap)
+{
+	pthread_t th[4];
+	uintptr_t i;
+
+	begin(caps, limits);
+	diag("%s", what);
+	stop_load = false;
+	good = bad = 0;
+	for (i = 0; i < T_COUNT(th); i++)
+		must(pthread_create(&th[i], NULL, load, (void *)i) == 0);
+	while (good < 40)
+		usleep(1000);
+	if (unmap) {
+		send_unmap(BASE, MEM);
+		is_int(peer_wait(), 0, "memory is taken back under load");
+		i = peer.asked;
+		usleep(5000);
+		is_int(peer.asked - i, 0, "and touched no more");
+	} else {
+		stop_peer();
+	}
+	for (i = 0; i < T_COUNT(th); i++)
+		must(pthread_join(th[i], NULL) == 0);
+	ok(good >= 40 && bad == 0, "all was right up to the end");
+	must(mt_access_drain(sp) == 0);
+	if (unmap) {
+		end();
+		return;
+	}
+	pthread_join(runner, NULL);
+	ok(run_result == -1 && run_errno == ENOTCONN, "the client is gone");
+	close(stop_fd);
+	mt_region_put(hook_region);
+	v_dev_destroy(&dev);
+	free(peer.mem);
+}
+
 int
 main(void)
 {
@@ -715,7 +1137,7 @@ main(void)
 	pthread_mutex_init(&peer.lock, NULL);
 	pthread_cond_init(&peer.cond, NULL);
 	test_sizes("one socket", "", 1 << 20, NULL);
-	test_sizes("a twin", "\"twin_socket\":{\"supported\":true}", 1 << 20,
+	test_sizes("a twin", TWIN, 1 << 20,
 	    NULL);
 	test_sizes("small messages", "\"max_data_xfer_size\":65536", 1 << 16,
 	    NULL);
@@ -726,9 +1148,23 @@ main(void)
 	test_nonsense();
 	test_timeout();
 	test_deferred("one socket", "", NULL);
-	test_deferred("a twin", "\"twin_socket\":{\"supported\":true}", NULL);
+	test_deferred("a twin", TWIN, NULL);
 	test_deferred("queued, in pieces", "\"max_data_xfer_size\":100",
 	    &forced);
 	test_unmap();
+	test_cancel();
+	test_deadlock();
+	test_take();
+	test_take_reset();
+	test_load("taken back", "", NULL, true);
+	test_load("lost", "", NULL, false);
+	test_load("taken back, twin",
+	    TWIN, NULL, true);
+	test_load("lost, twin", TWIN, NULL,
+	    false);
+	test_load("taken back, queued", "\"max_data_xfer_size\":700", &forced,
+	    true);
+	test_load("lost, queued", "\"max_data_xfer_size\":700", &forced,
+	    false);
 	return (done());
 }
