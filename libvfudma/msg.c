@@ -672,9 +672,12 @@ look_for_more(struct vd__conn *c)
  * Read all that is there, and file it, with in_lock held: 0, or -1.  *told is
  * set if others have to hear of it.  Commands that we are to serve ourselves
  * are left in the socket for a while; so is who never stops talking, at until.
+ * Who waits for a call, own, stops when it has ended, which nobody else does:
+ * to learn that nothing more is there would take a system call.
  */
 static int
-read_all(struct vd__conn *c, bool *told, int64_t until)
+read_all(struct vd__conn *c, bool *told, int64_t until,
+    const struct vd__call *own)
 {
 	bool receive = true, serving;
 	struct vd__msg m;
@@ -699,7 +702,8 @@ read_all(struct vd__conn *c, bool *told, int64_t until)
 			}
 			/* What has been received is filed in any case. */
 			if ((until != -1 && vd__now_ms() > until) ||
-			    (serving && c->ncommands >= SERVE_BATCH))
+			    (serving && c->ncommands >= SERVE_BATCH) ||
+			    (own != NULL && own->state == ENDED))
 				receive = false;
 		}
 	}
@@ -774,7 +778,7 @@ pump(struct vd__conn *c, bool *told)
 	if (!is_open(c))
 		return (-1);
 	pthread_mutex_lock(&c->in_lock);
-	rv = read_all(c, told, -1);
+	rv = read_all(c, told, -1, NULL);
 	pthread_mutex_unlock(&c->in_lock);
 	return (result(c, rv));
 }
@@ -1308,7 +1312,7 @@ lead(struct vd__conn *c, struct vd__waiter *self, int64_t deadline)
 	pthread_mutex_unlock(&c->lock);
 	if (rv == 0 && (rv = vd__conn_flush(c)) != -1) {
 		pthread_mutex_lock(&c->in_lock);
-		rv = read_all(c, &told, deadline);
+		rv = read_all(c, &told, deadline, self->call);
 		pthread_mutex_unlock(&c->in_lock);
 	}
 	result(c, rv);
