@@ -5,12 +5,14 @@
  * The client's memory as regions of a space:
  *
  *	root			what the space shows
- *	  bus			enabled while the device may be a bus master
- *	    one a DMA_MAP	RAM over the client's file; without a file I/O
+ *	  slot
+ *	    bus			in it while the device may be a bus master
+ *	      one a DMA_MAP	RAM over the client's file; without a file I/O
  *				by message; or reserved, not to be touched
  *
  * Memory that was taken out stays mapped for as long as somebody uses it; the
- * region's owner hears of its end.
+ * region's owner hears of its end.  A reset makes a new bus, with new regions
+ * over the same memory: the old ones end when what was lent before has.
  */
 
 #include <sys/mman.h>
@@ -32,6 +34,15 @@
 
 #include "internal.h"
 
+/* Our mapping of a client's file, as long as an entry has it. */
+struct memory {
+	_Atomic(unsigned int) refs;
+	void *ptr;
+	size_t len;
+	size_t before;			/* bytes ahead of the entry's first */
+	struct vd__sigbus_range guard;
+};
+
 /*
  * What one DMA_MAP has given; the owner of its region.  While it is in the
  * tree it belongs to the server's thread; once its region is out of the space
@@ -49,11 +60,10 @@ struct entry {
 	ino_t ino;
 	uint64_t offset;		/* in it */
 	struct mt_region *region;	/* a reference */
-	void *mem;			/* our mapping of it; NULL: none */
-	size_t mem_len;
-	struct vd__sigbus_range guard;	/* over mem */
+	struct memory *mem;		/* a reference; NULL: none */
 	struct vd__window window;	/* without a descriptor */
-	unsigned int unmap;		/* which reply waits for it; 0: none */
+	unsigned int ticket;		/* which reply waits for it; 0: none */
+	struct entry *heir;		/* for the time of a reset */
 	struct entry *next;		/* released */
 };
 
@@ -66,13 +76,14 @@ RB_HEAD(entries, entry);
 struct vd__dma {
 	int wake_fd;			/* [I] */
 	struct mt_region *root;		/* [I] */
-	struct mt_region *bus;		/* [I] */
+	struct mt_region *slot;		/* [I] keeps the place of bus */
 	struct mt_space *space;		/* [I] */
+	struct mt_region *bus;
 	bool master;
 	struct entries entries;
 	unsigned int count;		/* of entries */
 	uint64_t due;			/* releases not heard of on wake_fd */
-	unsigned int unmap;		/* number of the last vd__dma_unmap() */
+	unsigned int ticket;		/* of the last reply that waits */
 	_Atomic(struct entry *) released;	/* [a] a list */
 };
 
@@ -91,14 +102,17 @@ RB_GENERATE_INTERNAL(entries, entry, link, compare,
 /* --- release ------------------------------------------------------------- */
 
 static void
-unmap_memory(struct entry *e)
+put_memory(struct entry *e)
 {
-	if (e->mem == NULL)
+	struct memory *m = e->mem;
+
+	e->mem = NULL;
+	if (m == NULL || atomic_fetch_sub(&m->refs, 1) > 1)
 		return;
 	/* Not a moment later: somebody else's memory may be there then. */
-	vd__sigbus_del(&e->guard);
-	munmap(e->mem, e->mem_len);
-	e->mem = NULL;
+	vd__sigbus_del(&m->guard);
+	munmap(m->ptr, m->len);
+	free(m);
 }
 
 /* A region is gone: runs on the reclaimer's thread. */
@@ -109,7 +123,7 @@ released(void *owner)
 	struct entry *e = owner;
 	struct vd__dma *d = e->dma;
 
-	unmap_memory(e);
+	put_memory(e);
 	e->next = atomic_load_explicit(&d->released, memory_order_relaxed);
 	/*
 	 * Release pairs with the acquire in vd__dma_heard(): who frees the
@@ -137,7 +151,7 @@ vd__dma_heard(struct vd_server *s, uint64_t n)
 	e = atomic_exchange_explicit(&d->released, NULL, memory_order_acquire);
 	for (; e != NULL; e = next) {
 		next = e->next;
-		if (e->unmap != 0 && e->unmap == d->unmap)
+		if (e->ticket != 0 && e->ticket == d->ticket)
 			waited++;
 		free(e);
 	}
@@ -152,14 +166,35 @@ vd__dma_releasing(const struct vd_server *s)
 
 /* Drop the region of an entry that is in neither tree any more. */
 static void
-let_go(struct vd__dma *d, struct entry *e, unsigned int unmap)
+let_go(struct vd__dma *d, struct entry *e, unsigned int ticket)
 {
 	struct mt_region *region = e->region;
 
-	e->unmap = unmap;
+	e->ticket = ticket;
 	e->region = NULL;
 	d->due++;
 	mt_region_put(region);
+}
+
+/* For releases that the next reply waits for. */
+static unsigned int
+get_ticket(struct vd__dma *d)
+{
+	if (++d->ticket == 0)
+		d->ticket = 1;
+	return (d->ticket);
+}
+
+/* An entry that is in no tree, with or without a region. */
+static void
+discard(struct vd__dma *d, struct entry *e)
+{
+	if (e->region != NULL) {
+		let_go(d, e, 0);
+		return;
+	}
+	put_memory(e);
+	free(e);
 }
 
 /* --- map ----------------------------------------------------------------- */
@@ -192,52 +227,58 @@ own(struct entry *e, struct mt_region *r)
 	return (err);
 }
 
-/* Map [off, off + len) of the client's file, before anybody can know of it. */
+/*
+ * Map what e shows of the client's file, before anybody can know of it: whole
+ * pages, as a mapping can start only at a page, and one of huge pages cannot
+ * even be removed unless it also ends at one.
+ */
 static int
-map_memory(struct vd_server *s, struct entry *e, int fd, uint64_t off,
-    size_t len, size_t unit)
+map_memory(struct vd_server *s, struct entry *e, int fd, const struct stat *st)
 {
-	int prot = PROT_READ;
-	void *p;
+	uint64_t unit = granule(fd, st), before = e->offset % unit;
+	uint64_t len = e->last - e->first + 1;
+	int prot = PROT_READ, err;
+	struct memory *m;
 
+	if ((m = calloc(1, sizeof(*m))) == NULL)
+		return (ENOMEM);
+	m->refs = 1;
+	m->before = before;
+	m->len = (before + len + unit - 1) / unit * unit;
+	/* The end of an ordinary page is rounded by the kernel. */
+	if (before == 0 && unit == (uint64_t)sysconf(_SC_PAGESIZE))
+		m->len = len;
 	if ((e->flags & VD_DMA_WRITABLE) != 0)
 		prot |= PROT_WRITE;
-	p = mmap(NULL, len, prot, MAP_SHARED, fd, (off_t)off);
-	if (p == MAP_FAILED)
-		return (errno);
-	e->mem = p;
-	e->mem_len = len;
-	vd__sigbus_add(&e->guard, p, len, unit, &s->mark, s->client);
+	m->ptr = mmap(NULL, m->len, prot, MAP_SHARED, fd,
+	    (off_t)(e->offset - before));
+	if (m->ptr == MAP_FAILED) {
+		err = errno;
+		free(m);
+		return (err);
+	}
+	vd__sigbus_add(&m->guard, m->ptr, m->len, unit, &s->mark, s->client);
+	e->mem = m;
 	return (0);
 }
 
 /*
- * RAM over the client's file.  What is not whole pages of it is shown through
- * an alias of RAM that is: a mapping can start only at a page, and one of huge
- * pages cannot even be removed unless it also ends at one.  The RAM owns the
- * entry in any case, and the entry the mapping.
+ * RAM over the mapping; what of it is not the entry's is hidden by an alias.
+ * The RAM owns the entry in any case.
  */
 static int
-create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
-    const struct stat *st)
+create_backed(struct vd_server *s, struct entry *e, const char *name)
 {
 	struct mt_backing backing = { .kind = MT_BACKING_PTR };
-	uint64_t unit = granule(fd, st), before = e->offset % unit;
-	uint64_t len = e->last - e->first + 1, whole;
+	uint64_t len = e->last - e->first + 1;
+	const struct memory *m = e->mem;
 	struct mt_region *ram, *alias;
 	int err;
 
-	whole = (before + len + unit - 1) / unit * unit;
-	/* The end of an ordinary page is rounded by the kernel. */
-	if (before == 0 && unit == (uint64_t)sysconf(_SC_PAGESIZE))
-		whole = len;
-	err = map_memory(s, e, fd, e->offset - before, whole, unit);
-	if (err != 0)
-		return (err);
-	backing.ptr = e->mem;
+	backing.ptr = m->ptr;
 	if ((e->flags & VD_DMA_WRITABLE) == 0)
 		backing.flags |= MT_BACKING_RDONLY;
-	ram = mt_region_create_ram(s->topology, name, whole - 1, &backing);
+	ram = mt_region_create_ram(s->topology, name, m->len - 1, &backing);
 	if (ram == NULL)
 		return (errno);
 	if ((err = own(e, ram)) != 0)
@@ -245,9 +286,9 @@ create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
 	if ((e->flags & VD_DMA_WRITABLE) == 0 &&
 	    mt_region_set_readonly(ram, true) == -1)
 		return (errno);
-	if (whole == len)
+	if (m->len == len)
 		return (0);
-	alias = mt_region_create_alias(s->topology, name, ram, before,
+	alias = mt_region_create_alias(s->topology, name, ram, m->before,
 	    len - 1);
 	if (alias == NULL)
 		return (errno);
@@ -261,7 +302,7 @@ create_backed(struct vd_server *s, struct entry *e, const char *name, int fd,
  * e->region is not NULL it owns e, also after an error.
  */
 static int
-create(struct vd_server *s, struct entry *e, int fd, const struct stat *st)
+create(struct vd_server *s, struct entry *e)
 {
 	struct mt_region *region;
 	char name[32];
@@ -271,8 +312,8 @@ create(struct vd_server *s, struct entry *e, int fd, const struct stat *st)
 	if (e->flags == 0) {
 		region = mt_region_create_reserved(s->topology, name,
 		    e->last - e->first);
-	} else if (fd != -1) {
-		return (create_backed(s, e, name, fd, st));
+	} else if (e->mem != NULL) {
+		return (create_backed(s, e, name));
 	} else {
 		vd__messages_init_window(s, &e->window, e->first, e->flags);
 		region = mt_region_create_io(s->topology, name,
@@ -312,7 +353,9 @@ map(struct vd_server *s, struct entry *e, int fd, const struct stat *st,
 		return (identical(e, other) ? 0 : EEXIST);
 	if (d->count >= s->limits.max_dma_regions)
 		return (ENOSPC);
-	if ((err = create(s, e, fd, st)) != 0)
+	if (fd != -1 && e->flags != 0 && (err = map_memory(s, e, fd, st)) != 0)
+		return (err);
+	if ((err = create(s, e)) != 0)
 		return (err);
 	if (mt_region_add(d->bus, e->region, e->first, 0) == -1)
 		return (errno);
@@ -353,12 +396,8 @@ vd__dma_map(struct vd_server *s, const struct vd_dma_map *m, const int *fds,
 		e->offset = m->offset;
 	}
 	err = map(s, e, nfds == 1 ? fds[0] : -1, &st, &kept);
-	if (!kept && e->region != NULL) {
-		let_go(s->dma, e, 0);
-	} else if (!kept) {
-		unmap_memory(e);
-		free(e);
-	}
+	if (!kept)
+		discard(s->dma, e);
 	if (err != 0) {
 		vd__log(s, LOG_WARNING, "DMA_MAP of %#" PRIx64 "+%#" PRIx64
 		    ": %s", m->addr, m->size, strerror(err));
@@ -386,7 +425,7 @@ vd__dma_map(struct vd_server *s, const struct vd_dma_map *m, const int *fds,
  */
 static int
 take_out(struct vd_server *s, struct entry *first, struct entry *last,
-    unsigned int unmap, unsigned int *gone)
+    unsigned int ticket, unsigned int *gone)
 {
 	struct vd__dma *d = s->dma;
 	struct entry *e, *end = RB_NEXT(entries, &d->entries, last), *next;
@@ -416,7 +455,7 @@ take_out(struct vd_server *s, struct entry *first, struct entry *last,
 		}
 		RB_REMOVE(entries, &d->entries, e);
 		d->count--;
-		let_go(d, e, unmap);
+		let_go(d, e, ticket);
 		(*gone)++;
 	}
 	return (err);
@@ -445,9 +484,7 @@ vd__dma_unmap(struct vd_server *s, const struct vd_dma_unmap *m,
 		    first->last != key.last)
 			return (ENOENT);
 	}
-	if (++d->unmap == 0)
-		d->unmap = 1;
-	return (take_out(s, first, last, d->unmap, waiting));
+	return (take_out(s, first, last, get_ticket(d), waiting));
 }
 
 int
@@ -467,6 +504,102 @@ vd__dma_clear(struct vd_server *s)
 	return (-1);
 }
 
+/* --- reset --------------------------------------------------------------- */
+
+/* The like of e, over the same memory: it is not in the tree.  NULL: ENOMEM. */
+static struct entry *
+make_heir(struct vd_server *s, const struct entry *e)
+{
+	struct entry *heir = malloc(sizeof(*heir));
+
+	if (heir == NULL)
+		return (NULL);
+	*heir = *e;
+	heir->region = NULL;
+	heir->heir = NULL;
+	if (heir->mem != NULL)
+		atomic_fetch_add(&heir->mem->refs, 1);
+	if (create(s, heir) == 0)
+		return (heir);
+	discard(s->dma, heir);
+	return (NULL);
+}
+
+static void
+discard_heirs(struct vd__dma *d)
+{
+	struct entry *e;
+
+	RB_FOREACH(e, entries, &d->entries) {
+		if (e->heir != NULL)
+			discard(d, e->heir);
+		e->heir = NULL;
+	}
+}
+
+/* A bus with an heir of each entry, for nobody to see yet.  NULL: ENOMEM. */
+static struct mt_region *
+make_heirs(struct vd_server *s)
+{
+	struct vd__dma *d = s->dma;
+	struct mt_region *bus;
+	struct entry *e;
+	bool made;
+
+	bus = mt_region_create_container(s->topology, "dma bus", MT_LAST_MAX);
+	made = bus != NULL;
+	RB_FOREACH(e, entries, &d->entries)
+		made = made && (e->heir = make_heir(s, e)) != NULL &&
+		    mt_region_add(bus, e->heir->region, e->first, 0) == 0;
+	if (made)
+		return (bus);
+	discard_heirs(d);
+	mt_region_put(bus);
+	return (NULL);
+}
+
+/* Put the heirs in the entries' places. */
+static void
+inherit(struct vd__dma *d, struct mt_region *bus, unsigned int *waiting)
+{
+	unsigned int ticket = get_ticket(d);
+	struct entry *e, *next;
+
+	for (e = RB_MIN(entries, &d->entries); e != NULL; e = next) {
+		next = RB_NEXT(entries, &d->entries, e);
+		RB_REMOVE(entries, &d->entries, e);
+		RB_INSERT(entries, &d->entries, e->heir);
+		let_go(d, e, ticket);
+		(*waiting)++;
+	}
+	/* With it go its references to their regions. */
+	mt_region_put(d->bus);
+	d->bus = bus;
+}
+
+int
+vd__dma_reset(struct vd_server *s, unsigned int *waiting)
+{
+	struct vd__dma *d = s->dma;
+	struct mt_region *bus = NULL;
+
+	/* Of many writes in one message each may order one. */
+	if (*waiting > 0)
+		return (EBUSY);
+	if (!RB_EMPTY(&d->entries) && (bus = make_heirs(s)) == NULL)
+		return (ENOMEM);
+	vd__dma_set_master(s, false);
+	if (d->master) {
+		discard_heirs(d);
+		mt_region_put(bus);
+		return (ENOMEM);
+	}
+	/* Nobody comes by new mappings before the guest wants it again. */
+	if (bus != NULL)
+		inherit(d, bus, waiting);
+	return (0);
+}
+
 void
 vd__dma_set_master(struct vd_server *s, bool on)
 {
@@ -474,7 +607,8 @@ vd__dma_set_master(struct vd_server *s, bool on)
 
 	if (d->master == on)
 		return;
-	if (mt_region_set_enabled(d->bus, on) == -1) {
+	if ((on ? mt_region_add(d->slot, d->bus, 0, 0) :
+	    mt_region_del(d->bus)) == -1) {
 		vd__log(s, LOG_ERR, "cannot %s bus mastering: %s",
 		    on ? "enable" : "disable", strerror(errno));
 		return;
@@ -496,9 +630,10 @@ destroy(struct vd__dma *d)
 	/* What the device may have added to the space is not ours to end. */
 	if (d->space != NULL)
 		mt_space_destroy(d->space);
-	if (d->bus != NULL)
-		mt_region_del(d->bus);
+	if (d->slot != NULL)
+		mt_region_del(d->slot);
 	mt_region_put(d->bus);
+	mt_region_put(d->slot);
 	mt_region_put(d->root);
 	free(d);
 }
@@ -516,9 +651,10 @@ vd__dma_init(struct vd_server *s)
 	d->root = mt_region_create_container(s->topology, "dma", MT_LAST_MAX);
 	d->bus = mt_region_create_container(s->topology, "dma bus",
 	    MT_LAST_MAX);
-	if (d->root == NULL || d->bus == NULL ||
-	    mt_region_set_enabled(d->bus, false) == -1 ||
-	    mt_region_add(d->root, d->bus, 0, 0) == -1 ||
+	d->slot = mt_region_create_container(s->topology, "dma slot",
+	    MT_LAST_MAX);
+	if (d->root == NULL || d->bus == NULL || d->slot == NULL ||
+	    mt_region_add(d->root, d->slot, 0, 0) == -1 ||
 	    (d->space = mt_space_create(d->root, "dma")) == NULL) {
 		saved = errno;
 		destroy(d);

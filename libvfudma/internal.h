@@ -935,30 +935,39 @@ int	vd__dma_map(struct vd_server *s, const struct vd_dma_map *m,
  */
 int	vd__dma_unmap(struct vd_server *s, const struct vd_dma_unmap *m,
 	    unsigned int *waiting);
+/*
+ * End bus mastering.  The memory stays, but all that was lent of it counts as
+ * with vd__dma_unmap(), for *waiting, which was 0.  Returns 0, or an errno and
+ * nothing has happened: ENOMEM, or EBUSY if *waiting is not 0.
+ */
+int	vd__dma_reset(struct vd_server *s, unsigned int *waiting);
 /* Take out everything; nobody waits for it.  0, or -1 with errno set. */
 int	vd__dma_clear(struct vd_server *s);
 /* Are any releases due?  Then look at wakefd. */
 bool	vd__dma_releasing(const struct vd_server *s);
 /*
  * n releases have been heard of on wakefd.  Returns how many of those that
- * the last vd__dma_unmap() waits for have come.
+ * the last reply waits for have come.
  */
 unsigned int vd__dma_heard(struct vd_server *s, uint64_t n);
 
 /* --- server.c ------------------------------------------------------------ */
+
+#define VD__PARKED_MAX	sizeof(struct vd_dma_unmap)
 
 /* A command whose reply waits for memory to be released. */
 struct vd__parked {
 	bool active;
 	unsigned int waiting;		/* releases to come */
 	struct vd__msg req;		/* to reply to; no data */
-	struct vd_dma_unmap unmap;	/* the payload of the reply */
+	uint8_t head[VD__PARKED_MAX];	/* the payload of the reply */
+	size_t head_len;
 };
 
 /*
  * [I] set by vd_server_create(), then immutable   [a] atomic
- * irqs, messages, desk and conn have their own locks, dma its own legend.  All else
- * belongs to the thread that runs the server.
+ * irqs, messages, desk and conn have their own locks, dma its own legend.  All
+ * else belongs to the thread that runs the server.
  */
 struct vd_server {
 	struct mt_topology *topology;		/* [I] */
@@ -1021,8 +1030,11 @@ void	vd__server_set_timer(struct vd_server *s, int ms);
 void	vd__server_wake(struct vd_server *s);
 /* Make a twin socket: 0 with the client's end, or an errno. */
 int	vd__server_twin(struct vd_server *s, int *fd);
-/* DEVICE_RESET, an FLR, a lost client: all parts, then ops->reset. */
-void	vd__server_reset(struct vd_server *s, enum vd_reset why);
+/*
+ * DEVICE_RESET, an FLR, a lost client: all parts, then ops->reset.  Returns 0,
+ * or an errno and nothing has happened.  Cannot fail for a lost client.
+ */
+int	vd__server_reset(struct vd_server *s, enum vd_reset why);
 
 /* --- server-cmd.c -------------------------------------------------------- */
 
@@ -1045,12 +1057,12 @@ struct vd__reply {
 	int fd;					/* lent; -1: none */
 };
 
-/* A handler's answer besides 0 and an errno: the reply comes later. */
-#define VD__PARKED	(-1)
+/* A handler's answer besides 0 and an errno: the device replies. */
+#define VD__TAKEN	(-1)
 
 /* --- server-region.c ----------------------------------------------------- */
 
-/* Handlers: 0, a positive errno, or VD__PARKED. */
+/* Handlers: 0, a positive errno, or VD__TAKEN. */
 int	vd__region_info(struct vd_server *s, struct vd__msg *m,
 	    struct vd__reply *r);
 int	vd__region_read(struct vd_server *s, struct vd__msg *m,

@@ -255,9 +255,7 @@ vd__pci_write(struct vd_server *s, uint64_t off, const void *buf, size_t len)
 	apply_controls(s, &old);
 	if (s->ops->config_written != NULL)
 		s->ops->config_written(s->arg, (uint32_t)off, (uint32_t)len);
-	if (flr)
-		vd__server_reset(s, VD_RESET_FLR);
-	return (0);
+	return (flr ? vd__server_reset(s, VD_RESET_FLR) : 0);
 }
 
 void

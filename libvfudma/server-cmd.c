@@ -5,6 +5,7 @@
  * Commands: who answers which, and how answers go out.
  */
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -74,28 +75,27 @@ dma_map(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 static int
 dma_unmap(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 {
-	struct vd__parked *p = &s->parked;
+	struct vd_dma_unmap unmap;
 	int err;
 
-	(void)r;
-	if ((err = vd__wire_dma_unmap(m->data, m->len, &p->unmap)) != 0 ||
-	    (err = vd__dma_unmap(s, &p->unmap, &p->waiting)) != 0)
+	if ((err = vd__wire_dma_unmap(m->data, m->len, &unmap)) != 0 ||
+	    (err = vd__dma_unmap(s, &unmap, &s->parked.waiting)) != 0)
 		return (err);
-	p->unmap.argsz = sizeof(p->unmap);
-	p->req = *m;
-	p->req.buf = NULL;		/* only what it takes to reply */
-	p->req.nfds = 0;
-	p->active = true;
-	return (VD__PARKED);
+	unmap.argsz = sizeof(unmap);
+	memcpy(r->head, &unmap, sizeof(unmap));
+	r->head_len = sizeof(unmap);
+	return (0);
 }
 
 static int
 device_reset(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 {
+	int err;
+
 	(void)r;
 	vd__request_offer(s, m, NULL, false);
-	vd__server_reset(s, VD_RESET_DEVICE);
-	return (vd__request_taken(s) ? VD__PARKED : 0);
+	err = vd__server_reset(s, VD_RESET_DEVICE);
+	return (vd__request_taken(s) ? VD__TAKEN : err);
 }
 
 /* What exists in the protocol, but not here. */
@@ -162,6 +162,23 @@ send_reply(struct vd_server *s, const struct vd__msg *req,
 	    &r->fd, r->fd != -1));
 }
 
+/* Keep what a handler has put together until memory is released. */
+static void
+park(struct vd_server *s, const struct vd__msg *m, const struct vd__reply *r)
+{
+	struct vd__parked *p = &s->parked;
+
+	/* Commands that take memory back are answered by a struct at most. */
+	assert(r->head_len <= sizeof(p->head) && r->data_len == 0 &&
+	    r->fd == -1);
+	memcpy(p->head, r->head, r->head_len);
+	p->head_len = r->head_len;
+	p->req = *m;
+	p->req.buf = NULL;		/* only what it takes to reply */
+	p->req.nfds = 0;
+	p->active = true;
+}
+
 /* The first message of a client; -1 if the connection has to end. */
 static int
 negotiate(struct vd_server *s, struct vd__msg *m)
@@ -215,12 +232,17 @@ command(struct vd_server *s, struct vd__msg *m)
 	else if (m->hdr.cmd < NUM_COMMANDS &&
 	    commands[m->hdr.cmd].fn != NULL) {
 		name = commands[m->hdr.cmd].name;
+		s->parked.waiting = 0;
 		vd__messages_serving(s, (m->hdr.flags & VD_NO_REPLY) == 0);
 		err = commands[m->hdr.cmd].fn(s, m, &r);
 		vd__messages_serving(s, false);
 	}
-	if (err == VD__PARKED)
+	if (err == VD__TAKEN)
 		return (0);
+	if (err == 0 && s->parked.waiting > 0) {
+		park(s, m, &r);
+		return (0);
+	}
 	if (err == 0)
 		return (send_reply(s, m, &r));
 	vd__log(s, LOG_DEBUG, "%s (%u) failed: %s", name, m->hdr.cmd,

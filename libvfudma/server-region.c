@@ -153,7 +153,7 @@ vd__region_read(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 		vd__request_offer(s, m, &a, false);
 		err = bar_read(vd__pci_region(s, a.region), &a, buf);
 		if (vd__request_taken(s))
-			return (VD__PARKED);
+			return (VD__TAKEN);
 	}
 	if (err != 0)
 		return (err);
@@ -192,7 +192,7 @@ vd__region_write(struct vd_server *s, struct vd__msg *m, struct vd__reply *r)
 		vd__request_offer(s, m, &a, true);
 	err = do_write(s, &a, data);
 	if (vd__request_taken(s))
-		return (VD__PARKED);
+		return (VD__TAKEN);
 	if (err != 0)
 		return (err);
 	if (a.count == 0)

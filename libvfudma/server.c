@@ -89,13 +89,20 @@ wake(void *arg)
 
 static const struct vd__conn_ops conn_ops = { .wake = wake };
 
-void
+int
 vd__server_reset(struct vd_server *s, enum vd_reset why)
 {
+	int err;
+
+	/* The memory of a lost client is about to go anyway. */
+	if (why != VD_RESET_LOST &&
+	    (err = vd__dma_reset(s, &s->parked.waiting)) != 0)
+		return (err);
 	vd__irq_reset(s);
 	vd__pci_reset(s);		/* and with it, bus mastering */
 	if (s->ops->reset != NULL)
 		s->ops->reset(s->arg, why);
+	return (0);
 }
 
 static int
@@ -321,8 +328,7 @@ static int
 run_parked(struct vd_server *s)
 {
 	struct vd__parked *p = &s->parked;
-	struct iovec iov = { .iov_base = &p->unmap,
-	    .iov_len = sizeof(p->unmap) };
+	struct iovec iov = { .iov_base = p->head, .iov_len = p->head_len };
 
 	if (p->waiting == 0) {
 		p->active = false;

@@ -39,9 +39,10 @@ enum vd_reset {
  */
 struct vd_device_ops {
 	/*
-	 * Put the device in its power-on state; give back all mappings.  If
-	 * that takes time, vd_server_take() lets the client wait for it.
-	 * Requests that were taken before stay the device's to finish.
+	 * Put the device in its power-on state; give back all mappings.  The
+	 * client is answered when the last one of its memory has been given
+	 * back; with vd_server_take() when the device says so.  Requests that
+	 * were taken before stay the device's to finish.
 	 */
 	void (*reset)(void *arg, enum vd_reset why);
 	/* A client has connected and agreed on a version, or has gone. */

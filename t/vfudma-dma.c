@@ -281,6 +281,361 @@ test_deferred(void)
 }
 
 static void
+set_command(uint8_t value)
+{
+	const struct vd_region_access a = { 4, 7, 2 };
+	uint8_t req[18] = { 0 };
+	struct v_reply r;
+
+	memcpy(req, &a, 16);
+	req[16] = value;
+	must(v_call(dev.s, fd, VD_CMD_REGION_WRITE, req, 18, &r) &&
+	    v_errno(&r) == 0);
+}
+
+/* Where an FLR is ordered in config space. */
+static uint64_t
+flr_at(void)
+{
+	uint8_t express = (uint8_t)vd_pci_config_get(dev.s, 0x34, 1);
+
+	while (vd_pci_config_get(dev.s, express, 1) != 0x10)
+		express = (uint8_t)vd_pci_config_get(dev.s, express + 1, 1);
+	return (express + 8u);
+}
+
+/* Order an FLR, by a message of this id. */
+static void
+send_flr(uint16_t id, uint32_t flags)
+{
+	const struct vd_region_access a = { flr_at(), 7, 2 };
+	uint8_t req[18];
+
+	memcpy(req, &a, 16);
+	memcpy(req + 16, "\x00\x80", 2);
+	must(v_send_fds(fd, id, VD_CMD_REGION_WRITE, flags, req, 18, NULL, 0));
+}
+
+static void
+lend(uint64_t addr, struct mt_mapping *m)
+{
+	must(mt_dma_map(vd_server_dma(dev.s), addr, 0x800, MT_DMA_WRITE,
+	    MT_ATTRS_NONE, m) == 0);
+}
+
+/* Is the next message the reply to id, without an error? */
+static bool
+replied(uint16_t id)
+{
+	struct v_reply r;
+
+	return (v_serve_until(dev.s, fd) && v_recv(fd, &r) &&
+	    r.hdr.id == id && v_errno(&r) == 0);
+}
+
+static void
+give_back_lent(struct v_dev *d, enum vd_reset why)
+{
+	(void)why;
+	if (d->lent != NULL)
+		mt_dma_unmap(d->lent, 0);
+	d->lent = NULL;
+}
+
+static void
+test_reset(void)
+{
+	static const struct { const char *name; uint64_t addr; } t[] = {
+		{ "shared", 0x10000 }, { "shared, of no page", 0x40200 },
+	};
+	struct vd_device_info di = { .argsz = 16 };
+	struct mt_mapping m, n;
+	char words[10];
+	size_t i;
+
+	begin();
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	must(map(0x40123, 0x1000, 3, 0x20123) == 0);
+	must(map_fds(0x80000, 0x10000, 3, 0, NULL, 0) == 0);
+	must(map(0xa0000, 0x1000, 0, 0) == 0);
+	for (i = 0; i < T_COUNT(t); i++) {
+		diag("memory that is %s", t[i].name);
+		lend(t[i].addr, &m);
+		must(v_send(fd, 5, VD_CMD_DEVICE_RESET, NULL, 0));
+		must(v_send(fd, 6, VD_CMD_DEVICE_GET_INFO, &di, 16));
+		ok(v_serve(dev.s, 50) != -1 && !v_readable(fd, 0),
+		    "a reset waits until it is given back");
+		is_int(dev.resets[VD_RESET_DEVICE], 2 * i + 1,
+		    "the device was told");
+		is_int(mt_dma_map(vd_server_dma(dev.s), t[i].addr, 8,
+		    MT_DMA_WRITE, MT_ATTRS_NONE, &n), -1, "nothing is lent");
+		is_int(vd_server_run(dev.s), 0, "and nothing to do");
+		memcpy(m.ptr, "last words", 10);
+		works(mt_dma_unmap(&m, 10), "the device does");
+		ok(replied(5) && replied(6), "and the answers come");
+		if (i == 0)
+			ok(pread(mem, words, 10, 0) == 10 &&
+			    memcmp(words, "last words", 10) == 0,
+			    "what was written is in the file");
+		set_command(6);
+		lend(t[i].addr, &m);
+		dev.lent = &m;
+		dev.on_reset = give_back_lent;
+		must(v_send(fd, 7, VD_CMD_DEVICE_RESET, NULL, 0));
+		ok(replied(7), "it may hurry when it is told");
+		set_command(6);
+		lend(t[i].addr, &m);
+		send_flr(8, VD_TYPE_COMMAND);
+		v_serve(dev.s, 20);
+		ok(!v_readable(fd, 0), "an FLR waits, too");
+		mt_dma_unmap(&m, 0);
+		ok(replied(8), "and is answered");
+		set_command(6);
+		lend(t[i].addr, &m);
+		send_flr(9, VD_TYPE_COMMAND | VD_NO_REPLY);
+		must(v_send(fd, 10, VD_CMD_DEVICE_GET_INFO, &di, 16));
+		v_serve(dev.s, 20);
+		ok(!v_readable(fd, 0), "so does what follows one");
+		mt_dma_unmap(&m, 0);
+		ok(replied(10), "that nobody wants answered");
+		set_command(6);
+	}
+	lend(0x80000, &m);
+	must(m.bounced);
+	must(v_send(fd, 11, VD_CMD_DEVICE_RESET, NULL, 0));
+	ok(replied(11), "what is lent of memory without a file is a copy");
+	mt_dma_unmap(&m, 10);
+	ok(v_serve(dev.s, 20) != -1 && !v_readable(fd, 0),
+	    "which is not written after a reset");
+	set_command(6);
+	ok(readable_at(0x10000) && readable_at(0x1ffff) &&
+	    !readable_at(0x20000) && readable_at(0x40123) &&
+	    readable_at(0x41122) && !readable_at(0x40122) &&
+	    !readable_at(0x41123), "the memory is where it was");
+	must(mt_space_store_le32(vd_server_dma(dev.s), 0x40200,
+	    0x01020304) == MT_OK);
+	ok(pread(mem, words, 4, 0x20200) == 4 &&
+	    memcmp(words, "\4\3\2\1", 4) == 0, "and the same");
+	is_int(map(0x10000, 0x10000, 3, 0), 0, "it counts as mapped");
+	is_int(map(0x8f000, 0x1000, 3, 0), EEXIST, "and is in the way");
+	is_int(unmap(0x10000, 0x10000, 0), 0, "some of it can be taken back");
+	is_int(unmap(0, 0, VD_UNMAP_ALL), 0, "and the rest");
+	is_int(dev.maps + dev.unmaps, 8, "the device heard of nothing else");
+	is_int(v_count_fds(), base_fds, "no descriptor is kept");
+	end();
+}
+
+/* Many FLRs, and a device that may be a bus master between them. */
+static void
+test_many_flrs(void)
+{
+	const struct vd_write_one flr = { flr_at(), 7, 2, { 0, 0x80 } },
+	    master = { 4, 7, 2, { 6 } };
+	const struct vd_write_multi multi = { 40 };
+	uint8_t req[8 + 40 * sizeof(flr)];
+	struct vd_write_multi done;
+	struct mt_mapping m;
+	struct v_reply r;
+	size_t i;
+
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	lend(0x10000, &m);
+	memcpy(req, &multi, 8);
+	for (i = 0; i < 40; i++)
+		memcpy(req + 8 + i * sizeof(flr), i % 2 == 0 ? &flr : &master,
+		    sizeof(flr));
+	must(v_send(fd, 5, VD_CMD_REGION_WRITE_MULTI, req, sizeof(req)));
+	v_serve(dev.s, 20);
+	ok(!v_readable(fd, 0), "FLRs in one message wait");
+	mt_dma_unmap(&m, 0);
+	ok(v_serve_until(dev.s, fd) && v_recv(fd, &r) && r.len == 8 &&
+	    v_errno(&r) == 0, "and are answered");
+	memcpy(&done, r.data, 8);
+	ok(done.count == 2 && dev.resets[VD_RESET_FLR] == 1,
+	    "the second one is not done");
+	set_command(6);
+	ok(readable_at(0x10000), "the memory is there");
+}
+
+/* How many pieces of a memfd of this name are mapped. */
+static unsigned int
+mapped(const char *name)
+{
+	char line[256];
+	unsigned int n = 0;
+	FILE *fp;
+
+	must((fp = fopen("/proc/self/maps", "r")) != NULL);
+	while (fgets(line, sizeof(line), fp) != NULL)
+		n += strstr(line, name) != NULL;
+	fclose(fp);
+	return (n);
+}
+
+/* A client leaves while its reset waits. */
+static void
+test_reset_lost(void)
+{
+	struct mt_mapping m;
+	int named = memfd_create("t-reset", MFD_CLOEXEC);
+
+	must(named != -1 && ftruncate(named, 0x10000) == 0);
+	begin();
+	must(map_fds(0x10000, 0x10000, 3, 0, &named, 1) == 0);
+	lend(0x10000, &m);
+	must(v_send(fd, 5, VD_CMD_DEVICE_RESET, NULL, 0));
+	v_serve(dev.s, 10);
+	close(fd);
+	fails(v_serve(dev.s, 0), ENOTCONN,
+	    "a client leaves while its reset waits");
+	must(mt_topology_sync(dev.t) == 0);
+	is_int(mapped("t-reset"), 1, "its memory stays as long as it is held");
+	memcpy(m.ptr, "too late", 8);
+	fd = v_attach(dev.s);
+	set_command(6);
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	must(v_send(fd, 6, VD_CMD_DEVICE_RESET, NULL, 0));
+	ok(replied(6), "the next one's reset does not wait for it");
+	works(mt_dma_unmap(&m, 8), "it is given back");
+	must(mt_topology_sync(dev.t) == 0);
+	is_int(mapped("t-reset"), 0, "and is gone");
+	close(named);
+	end();
+}
+
+static _Atomic(bool) stop_scribbling;
+static _Atomic(unsigned int) scribbled;
+
+/* A device's thread: write where it is allowed to, and take its time. */
+static void *
+scribble(void *arg)
+{
+	const uint64_t addr = 0x10000 + (uint64_t)(uintptr_t)arg * 0x1000;
+	struct mt_mapping m;
+
+	while (!stop_scribbling) {
+		if (mt_dma_map(vd_server_dma(dev.s), addr, 0x1000,
+		    MT_DMA_WRITE, MT_ATTRS_NONE, &m) == -1) {
+			usleep(50);
+			continue;
+		}
+		memset(m.ptr, 0xa5, 0x800);
+		usleep(500);
+		memset((uint8_t *)m.ptr + 0x800, 0x5a, 0x800);
+		mt_dma_unmap(&m, 0x1000);
+		scribbled++;
+	}
+	return (NULL);
+}
+
+/* Is memory that the client takes for something else left alone? */
+static bool
+left_alone(void)
+{
+	static uint8_t zero[0x4000], now[0x4000];
+
+	must(pwrite(mem, zero, sizeof(zero), 0) == sizeof(zero));
+	usleep(3000);
+	must(pread(mem, now, sizeof(now), 0) == sizeof(now));
+	return (memcmp(now, zero, sizeof(zero)) == 0);
+}
+
+/* Resets and unmaps, while threads of the device are at work. */
+static void
+test_load(void)
+{
+	pthread_t th[4];
+	bool reset = true, flr = true, unmapped = true;
+	unsigned int n;
+	uintptr_t i;
+
+	begin();
+	must(map(0x10000, 0x4000, 3, 0) == 0);
+	stop_scribbling = false;
+	for (i = 0; i < T_COUNT(th); i++)
+		must(pthread_create(&th[i], NULL, scribble, (void *)i) == 0);
+	for (i = 0; i < 60; i++) {
+		for (n = scribbled; scribbled < n + 8;)
+			usleep(50);
+		switch (i % 3) {
+		case 0:
+			must(v_send(fd, 5, VD_CMD_DEVICE_RESET, NULL, 0));
+			reset = replied(5) && left_alone() && reset;
+			set_command(6);
+			break;
+		case 1:
+			send_flr(5, VD_TYPE_COMMAND);
+			flr = replied(5) && left_alone() && flr;
+			set_command(6);
+			break;
+		case 2:
+			unmapped = unmap(0x10000, 0x4000, 0) == 0 &&
+			    left_alone() && unmapped;
+			must(map(0x10000, 0x4000, 3, 0) == 0);
+			break;
+		}
+	}
+	stop_scribbling = true;
+	for (i = 0; i < T_COUNT(th); i++)
+		must(pthread_join(th[i], NULL) == 0);
+	ok(reset, "after a reset nothing is written by a busy device");
+	ok(flr, "nor after an FLR");
+	ok(unmapped, "nor after an unmap");
+	end();
+}
+
+/* Does another server answer its client meanwhile? */
+static bool
+other_goes_on(struct v_dev *other, int other_fd)
+{
+	struct vd_device_info di = { .argsz = 16 };
+	const struct vd_dma_map map_req = { 32, 3, 0, 0x1000, 0x1000 };
+	const struct vd_dma_unmap unmap_req = { 24, 0, 0x1000, 0x1000 };
+	struct v_reply r;
+
+	return (v_call(other->s, other_fd, VD_CMD_DEVICE_GET_INFO, &di, 16,
+	    &r) && v_errno(&r) == 0 &&
+	    v_call_fds(other->s, other_fd, VD_CMD_DMA_MAP, &map_req, 32, &mem,
+	    1, &r) && v_errno(&r) == 0 &&
+	    v_call(other->s, other_fd, VD_CMD_DMA_UNMAP, &unmap_req, 24, &r) &&
+	    v_errno(&r) == 0 &&
+	    v_call(other->s, other_fd, VD_CMD_DEVICE_RESET, NULL, 0, &r) &&
+	    v_errno(&r) == 0);
+}
+
+static void
+test_others(void)
+{
+	struct v_dev other;
+	struct mt_mapping m;
+	int other_fd;
+
+	begin();
+	v_dev_create(&other);
+	other_fd = v_attach(other.s);
+	must(map(0x10000, 0x10000, 3, 0) == 0);
+	lend(0x10000, &m);
+	must(v_send(fd, 5, VD_CMD_DEVICE_RESET, NULL, 0));
+	v_serve(dev.s, 10);
+	ok(other_goes_on(&other, other_fd) && !v_readable(fd, 0),
+	    "while a reset waits other devices are served");
+	mt_dma_unmap(&m, 0);
+	ok(replied(5), "up to its end");
+	set_command(6);
+	lend(0x10000, &m);
+	send_unmap(6, 0x10000, 0x10000, 0);
+	v_serve(dev.s, 10);
+	ok(other_goes_on(&other, other_fd) && !v_readable(fd, 0),
+	    "and while an unmap waits");
+	mt_dma_unmap(&m, 0);
+	ok(replied(6), "up to its end");
+	close(other_fd);
+	v_serve(other.s, 0);
+	v_dev_destroy(&other);
+	end();
+}
+
+static void
 test_lost(void)
 {
 	struct mt_mapping m;
@@ -367,21 +722,6 @@ test_master(void)
 	end();
 }
 
-/* How many pieces of a memfd of this name are mapped. */
-static unsigned int
-mapped(const char *name)
-{
-	char line[256];
-	unsigned int n = 0;
-	FILE *fp;
-
-	must((fp = fopen("/proc/self/maps", "r")) != NULL);
-	while (fgets(line, sizeof(line), fp) != NULL)
-		n += strstr(line, name) != NULL;
-	fclose(fp);
-	return (n);
-}
-
 /*
  * Firmware has RAM cut into pieces of 4 KiB pages, whatever it is made of; but
  * what was mapped of huge pages can be unmapped only as whole ones.
@@ -447,6 +787,13 @@ main(void)
 	test_kinds();
 	test_unmap();
 	test_deferred();
+	test_reset();
+	begin();
+	test_many_flrs();
+	end();
+	test_reset_lost();
+	test_load();
+	test_others();
 	test_lost();
 	test_destroy();
 	test_master();

@@ -783,6 +783,29 @@ test_unmap(void)
 }
 
 static void
+test_reset(void)
+{
+	size_t i;
+
+	begin("", NULL);
+	peer.manner = SILENT;
+	for (i = 0; i < 32; i++)
+		submit(&jobs[i], BASE + i * 512, 512, false);
+	while (peer.held < 32)
+		usleep(1000);
+	peer_send(VD_CMD_DEVICE_RESET, 0, NULL, 0);
+	usleep(20000);
+	ok(!peer_answered(), "a reset waits for accesses in flight");
+	is_int(jobs[0].done, 0, "which go on");
+	release(&peer, peer.fd);
+	is_int(peer_wait(), 0, "and is answered when they end");
+	ok(all_done(jobs, 32, MT_OK) && all_right(jobs, 32, 512), "well");
+	is_hex(dma_read(BASE, jobs[0].buf, 1), MT_DECODE,
+	    "there are no more until the guest allows them");
+	end();
+}
+
+static void
 test_cancel(void)
 {
 	static struct job kept;
@@ -1089,9 +1112,11 @@ load(void *arg)
 	return (NULL);
 }
 
+enum how { TAKEN_BACK, RESET, LOST };
+
 static void
 test_load(const char *what, const char *caps,
-    const struct vd_server_limits *limits, bool unmap)
+    const struct vd_server_limits *limits, enum how how)
 {
 	pthread_t th[4];
 	uintptr_t i;
@@ -1104,9 +1129,13 @@ test_load(const char *what, const char *caps,
 		must(pthread_create(&th[i], NULL, load, (void *)i) == 0);
 	while (good < 40)
 		usleep(1000);
-	if (unmap) {
-		send_unmap(BASE, MEM);
-		is_int(peer_wait(), 0, "memory is taken back under load");
+	if (how != LOST) {
+		if (how == TAKEN_BACK)
+			send_unmap(BASE, MEM);
+		else
+			peer_send(VD_CMD_DEVICE_RESET, 0, NULL, 0);
+		is_int(peer_wait(), 0, how == TAKEN_BACK ?
+		    "memory is taken back under load" : "a reset under load");
 		i = peer.asked;
 		usleep(5000);
 		is_int(peer.asked - i, 0, "and touched no more");
@@ -1117,7 +1146,7 @@ test_load(const char *what, const char *caps,
 		must(pthread_join(th[i], NULL) == 0);
 	ok(good >= 40 && bad == 0, "all was right up to the end");
 	must(mt_access_drain(sp) == 0);
-	if (unmap) {
+	if (how != LOST) {
 		end();
 		return;
 	}
@@ -1132,7 +1161,9 @@ test_load(const char *what, const char *caps,
 int
 main(void)
 {
+	static const char *const names[] = { "taken back", "reset", "lost" };
 	const struct vd_server_limits forced = { .force_queue = true };
+	enum how how;
 
 	pthread_mutex_init(&peer.lock, NULL);
 	pthread_cond_init(&peer.cond, NULL);
@@ -1152,19 +1183,16 @@ main(void)
 	test_deferred("queued, in pieces", "\"max_data_xfer_size\":100",
 	    &forced);
 	test_unmap();
+	test_reset();
 	test_cancel();
 	test_deadlock();
 	test_take();
 	test_take_reset();
-	test_load("taken back", "", NULL, true);
-	test_load("lost", "", NULL, false);
-	test_load("taken back, twin",
-	    TWIN, NULL, true);
-	test_load("lost, twin", TWIN, NULL,
-	    false);
-	test_load("taken back, queued", "\"max_data_xfer_size\":700", &forced,
-	    true);
-	test_load("lost, queued", "\"max_data_xfer_size\":700", &forced,
-	    false);
+	for (how = TAKEN_BACK; how <= LOST; how++) {
+		test_load(names[how], "", NULL, how);
+		test_load(names[how], TWIN, NULL, how);
+		test_load(names[how], "\"max_data_xfer_size\":700", &forced,
+		    how);
+	}
 	return (done());
 }
