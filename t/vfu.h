@@ -488,8 +488,9 @@ v_dev_create(struct v_dev *d)
 	must(vd_pci_add_express(d->s) != -1);
 }
 
-V__UNUSED static void
-v_dev_destroy(struct v_dev *d)
+/* As mt_topology_destroy(). */
+V__UNUSED static int
+v_dev_free(struct v_dev *d)
 {
 	vd_server_destroy(d->s);
 	mt_region_put(d->bar0);
@@ -499,7 +500,13 @@ v_dev_destroy(struct v_dev *d)
 	mt_region_put(d->bar2);
 	mt_region_put(d->bar4);
 	mt_region_put(d->rom);
-	works(mt_topology_destroy(d->t), "everything has been given back");
+	return (mt_topology_destroy(d->t));
+}
+
+V__UNUSED static void
+v_dev_destroy(struct v_dev *d)
+{
+	works(v_dev_free(d), "everything has been given back");
 }
 
 #endif
