@@ -313,6 +313,9 @@ serve_stop(struct served *s)
 	close(s->stop);
 	pthread_join(s->thread, NULL);
 	close(s->stopped);
+	/* That the last client has left resets the device: not later. */
+	while (vd_server_run(s->d.s) > 0)
+		continue;
 }
 
 static void
