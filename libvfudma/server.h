@@ -140,7 +140,8 @@ int	vd_server_fd(const struct vd_server *s);
  *          set if the server cannot go on.
  * Errors:  ENOTCONN (its client is gone, and it has no listening socket),
  *          EFAULT (the same, as vd_sigbus_protect() tells),
- *          EDEADLK (called from a callback of this server), ENOMEM, and those of accept4(2) that concern the listening socket.
+ *          EDEADLK (called from a callback of this server), ENOMEM, and those
+ *          of accept4(2) that concern the listening socket.
  * Since:   0.1
  */
 int	vd_server_run(struct vd_server *s);
