@@ -98,6 +98,7 @@ struct vd_client_limits {
 	uint64_t max_data_xfer;
 	uint64_t max_dma_maps;
 	uint64_t pgsizes;
+	bool twin;		/* the server's commands have a socket */
 };
 
 void	vd_client_limits(const struct vd_client *c,

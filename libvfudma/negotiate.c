@@ -341,6 +341,7 @@ check_answer(struct vd__msg *m, bool offered,
 	    caps.max_data_xfer : VD_MAX_DATA_XFER;
 	limits->max_dma_maps = caps.max_dma_maps;
 	limits->pgsizes = caps.pgsizes;
+	limits->twin = caps.twin_socket;
 	return (0);
 }
 

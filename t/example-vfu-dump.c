@@ -227,7 +227,7 @@ test_nvme(void)
 	has_out(&r, "type endpoint, flr,");
 	has_out(&r, "INTx    1; eventfd maskable automasked\n");
 	has_out(&r, "MSI-X   65; eventfd");
-	has_out(&r, "65535 DMA maps, pages of 4 KiB\n");
+	has_out(&r, "65535 DMA maps, pages of 4 KiB, a twin socket\n");
 	ok(strstr(r.out, "warnings") == NULL, "and there is no warning");
 	is_in_readme(r.out);
 	run_free(&r);
@@ -249,6 +249,7 @@ test_nvme(void)
 	is_value(root, "interrupts/2/count", "65");
 	is_value(root, "limits/minor", "1");
 	is_value(root, "limits/max_data_xfer", "0x100000");
+	is_value(root, "limits/twin_socket", "true");
 	cap = find(root, "capabilities", "MSI-X");
 	is_value(cap, "vectors", "65");
 	is_value(cap, "pba", "BAR4+0x800");

@@ -54,6 +54,7 @@ get_limits(struct dump *d)
 	put_hex(obj, "max_data_xfer", l.max_data_xfer, 1);
 	put_int(obj, "max_dma_maps", l.max_dma_maps);
 	put_hex(obj, "page_sizes", l.pgsizes, 1);
+	put_bool(obj, "twin_socket", l.twin);
 }
 
 static bool

@@ -273,7 +273,8 @@ print_limits(const json_t *l)
 	for (uint64_t left = hex(l, "page_sizes"); left != 0;
 	    left &= left - 1)
 		printf(" %s", size_text(left & -left, buf));
-	putchar('\n');
+	printf(", %s twin socket\n",
+	    json_is_true(json_object_get(l, "twin_socket")) ? "a" : "no");
 }
 
 static unsigned int
