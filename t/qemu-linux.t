@@ -21,6 +21,7 @@
 top=$(cd "$(dirname "$0")/.." && pwd)
 here=$top/t/qemu
 . "$here/lib.sh"
+. "$here/machine.sh"
 PATH=$PATH:/usr/sbin:/sbin
 export PATH
 
