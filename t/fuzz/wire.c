@@ -28,6 +28,7 @@ take_apart(const uint8_t *p, size_t len)
 	struct vd_irq_info irq;
 	struct vd_irq_set set;
 	struct vd_region_access a;
+	struct vd_dma_access dma;
 	struct vd_write_one one;
 	struct vd_area areas[4];
 	char why[VD__WHY_MAX];
@@ -55,6 +56,14 @@ take_apart(const uint8_t *p, size_t len)
 		    &a, &data) == 0) {
 			check(a.count <= VD_MAX_DATA_XFER);
 			check(i == 0 || data + a.count <= p + len);
+		}
+	for (i = 0; i < 2; i++)
+		if (vd__wire_dma_access(p, len, i != 0, VD_MAX_DATA_XFER,
+		    &dma, &data) == 0) {
+			check(dma.count <= VD_MAX_DATA_XFER);
+			check(dma.count == 0 || is_range(dma.addr,
+			    dma.count));
+			check(i == 0 || data + dma.count == p + len);
 		}
 	if (vd__wire_write_multi(p, len, &count) == 0 && count > 0) {
 		vd__wire_write_one(p, 0, &one);
