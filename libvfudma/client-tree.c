@@ -138,7 +138,10 @@ vd__client_stop_posts(struct vd_client *c)
 
 /* --- what is mapped ------------------------------------------------------ */
 
-/* Is all of the area in the file?  Touching what is not would be fatal. */
+/*
+ * Is all of the area in the file?  Touching what is not would be fatal.  The
+ * length of a regular file says so; others can be mapped where nothing is.
+ */
 static bool
 long_enough(const struct vd_client_region *info, const struct vd_area *a)
 {
@@ -147,8 +150,8 @@ long_enough(const struct vd_client_region *info, const struct vd_area *a)
 
 	if (fstat(info->fd, &st) == -1)
 		return (false);
-	return (!S_ISREG(st.st_mode) ||
-	    (st.st_size >= 0 && end <= (uint64_t)st.st_size));
+	return (S_ISREG(st.st_mode) && st.st_size >= 0 &&
+	    end <= (uint64_t)st.st_size);
 }
 
 /*

@@ -235,6 +235,28 @@ test_short_file(void)
 	close(o.file);
 }
 
+/* One whose file cannot be told to have it: this faults at any page. */
+static void
+test_odd_file(void)
+{
+	struct m_options o = { .bar0 = 4 * PAGE, .table = 0, .vectors = 4,
+	    .no_regs = true, .file = open("/dev/zero", O_RDWR | O_CLOEXEC) };
+	struct m_device d;
+	struct m_machine m;
+	uint32_t val = 1;
+
+	must(o.file != -1);
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	m_add_bar(&m, 0, 0, 0, 0);
+	is_view(m.sp, "0-3fff bar0+0", "what is no regular file is not mapped");
+	must(mt_space_load_le32(m.sp, 2 * PAGE, &val) == MT_OK);
+	is_hex(val, 0, "and messages serve");
+	m_disconnect(&m, false);
+	m_stop(&d);
+	close(o.file);
+}
+
 static void
 test_posted(void)
 {
@@ -523,6 +545,7 @@ main(void)
 	test_teardown();
 	test_second_mmap();
 	test_short_file();
+	test_odd_file();
 	test_posted();
 	test_toggle();
 	test_small(false);
