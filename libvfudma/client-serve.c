@@ -34,6 +34,22 @@ reply(struct vd__serve *s, const struct vd__msg *m,
 	vd__conn_reply(s->conn, m, iov, len > 0 ? 2 : 1, NULL, 0);
 }
 
+/* Is all of it memory?  What is not may be read once only. */
+static bool
+is_memory(struct mt_space *sp, uint64_t addr, size_t len)
+{
+	const struct mt_range range = { addr, addr + (len - 1) };
+	struct mt_section sec;
+	enum mt_kind kind;
+
+	if (mt_space_find(sp, range, &sec) == -1)
+		return (false);
+	kind = mt_region_kind(sec.region);
+	mt_region_put(sec.region);
+	return ((kind == MT_RAM || kind == MT_ROM) &&
+	    sec.range.first == range.first && sec.range.last == range.last);
+}
+
 /* Memory goes out from where it is; anything else by way of a buffer. */
 static int
 dma_read(struct vd__serve *s, struct mt_space *sp, struct vd__msg *m)
@@ -53,8 +69,8 @@ dma_read(struct vd__serve *s, struct mt_space *sp, struct vd__msg *m)
 		reply(s, m, &a, NULL, 0);
 		return (0);
 	}
-	if (mt_dma_map(sp, a.addr, len, MT_DMA_READ, MT_ATTRS_NONE,
-	    &map) == 0) {
+	if (is_memory(sp, a.addr, len) && mt_dma_map(sp, a.addr, len,
+	    MT_DMA_READ, MT_ATTRS_NONE, &map) == 0) {
 		if (map.len == len && !map.bounced) {
 			reply(s, m, &a, map.ptr, len);
 			mt_dma_unmap(&map, len);

@@ -1192,6 +1192,73 @@ ask_back(struct script *s)
 	serve(s);
 }
 
+/* The server reads a register of another device's, and RAM, and both. */
+static void
+read_register(struct script *s)
+{
+	static const struct { uint64_t addr, count; } wants[] = {
+		{ PAGE, 8 }, { 0, 8 }, { PAGE - 8, 16 },
+	};
+	struct vd_hdr mine, hdr = { .cmd = VD_CMD_DMA_READ, .size = 32 };
+
+	if (!get(s) || !answer_version(s) || !get(s))
+		return;
+	mine = s->hdr;
+	for (size_t i = 0; i < T_COUNT(wants); i++) {
+		put(s, &hdr, &wants[i], sizeof(wants[i]), 0);
+		ok(get(s) && s->hdr.cmd == VD_CMD_DMA_READ &&
+		    s->hdr.flags == VD_TYPE_REPLY &&
+		    s->hdr.size == 32 + wants[i].count, "%u bytes at %#x are "
+		    "answered", (unsigned int)wants[i].count,
+		    (unsigned int)wants[i].addr);
+	}
+	s->hdr = mine;
+	answer_well(s);
+	serve(s);
+}
+
+static enum mt_result
+count_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	(void)off;
+	(void)size;
+	(void)attrs;
+	*val = ++*(unsigned int *)arg;
+	return (MT_OK);
+}
+
+static void
+test_register(void)
+{
+	static const struct mt_io_ops ops = { .read = count_read,
+	    .valid = { 1, 8, false }, .impl = { 1, 8, false } };
+	struct script *s = script_new(read_register, NULL);
+	struct vd_client *c = script_connect(s);
+	struct mt_topology *t = t_topology();
+	struct mt_region *root = t_container(t, "root", 2 * PAGE), *ram, *reg;
+	struct vd_device_info info;
+	struct mt_space *sp;
+	unsigned int reads = 0;
+
+	must((ram = mt_region_create_ram(t, "ram", MT_SIZE(PAGE), NULL)) !=
+	    NULL);
+	must((reg = mt_region_create_io(t, "register", MT_SIZE(PAGE), &ops,
+	    &reads)) != NULL);
+	must(mt_region_add(root, ram, 0, 0) == 0);
+	must(mt_region_add(root, reg, PAGE, 0) == 0);
+	sp = t_space(root);
+	vd_client_set_dma(c, sp);
+	works(vd_client_device_info(c, &info), "the server reads meanwhile");
+	is_int(reads, 2, "a register once for each");
+	ok(script_stop(s, c), "no descriptor is left");
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(reg);
+	mt_region_put(ram);
+	mt_region_put(root);
+	must(mt_topology_destroy(t) == 0);
+}
+
 /* Commands without end, whose answers are read, or not. */
 static void
 flood(struct script *s)
@@ -1849,6 +1916,7 @@ main(void)
 	test_arguments();
 	test_timeouts();
 	test_commands();
+	test_register();
 	test_full();
 	test_post_all();
 	test_loss();
