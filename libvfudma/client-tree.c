@@ -271,7 +271,7 @@ add(struct vd__region *r, struct mt_region *region, uint64_t off, bool on)
 		return (0);
 	if (mt_region_set_enabled(region, on) == -1)
 		return (-1);
-	return (mt_region_add(r->container, region, off, 1));
+	return (mt_region_add(r->inner, region, off, 0));
 }
 
 static int
@@ -406,9 +406,12 @@ container_released(void *owner)
 {
 	struct vd__region *r = owner;
 	struct vd__direct direct, fresh;
+	struct mt_region *inner;
 
 	pthread_mutex_lock(&r->client->regions_lock);
 	r->container = NULL;
+	inner = r->inner;
+	r->inner = NULL;
 	direct = r->direct;
 	fresh = r->fresh;
 	memset(&r->direct, 0, sizeof(r->direct));
@@ -419,6 +422,7 @@ container_released(void *owner)
 		(void)mt_region_del(direct.back);
 	direct_drop(&direct);
 	direct_drop(&fresh);
+	mt_region_put(inner);
 	region_put(r);
 }
 
@@ -452,6 +456,10 @@ assemble(struct vd__region *r, struct mt_topology *t, const char *name,
 		return (-1);
 	}
 	mt_region_put(r->io);
+	r->inner = mt_region_create_container(t, name, r->size - 1);
+	if (r->inner == NULL ||
+	    mt_region_add(r->container, r->inner, 0, 1) == -1)
+		return (-1);
 	direct_make(r, t, info, &r->direct);
 	if ((r->direct.nr > 0 || r->direct.page != NULL) &&
 	    vd__client_stop_posts(c) == -1)

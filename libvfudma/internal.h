@@ -634,6 +634,12 @@ struct vd__region {
 	uint32_t access;		/* [I] VD_REGION_READABLE, _WRITABLE */
 	uint64_t size;			/* [I] */
 	struct mt_region *container;	/* [r] lent; NULL once it is released */
+	/*
+	 * [r] In the container, with a reference until that is released: where
+	 * areas are.  To the container, whose last reference may have gone
+	 * already, nothing can be added.
+	 */
+	struct mt_region *inner;
 	struct mt_region *io;		/* [I] lent; to compare with only */
 	struct vd__direct direct;	/* [r] */
 	struct vd__direct fresh;	/* [r] to take its place */
