@@ -56,6 +56,7 @@ MT_SRCS		= \
 	libmemtree/children.c \
 	libmemtree/coalesce.c \
 	libmemtree/defer.c \
+	libmemtree/device.c \
 	libmemtree/dirty.c \
 	libmemtree/dma.c \
 	libmemtree/dump.c \
@@ -73,6 +74,7 @@ MT_SRCS		= \
 	libmemtree/render.c \
 	libmemtree/sg.c \
 	libmemtree/space.c \
+	libmemtree/space-access.c \
 	libmemtree/topology.c \
 	libmemtree/tree.c \
 	libmemtree/view.c

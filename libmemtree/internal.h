@@ -617,7 +617,7 @@ void	mt__build_abort(struct mt__build *b);
 int	mt__render(struct mt__build *b, struct mt_region *region,
 	    mt_addr first, mt_addr last);
 
-/* --- space.c, access.c --------------------------------------------------- */
+/* --- space.c ------------------------------------------------------------- */
 
 struct mt_space {
 	struct mt__retired retired;
@@ -646,6 +646,18 @@ struct mt_space {
 	size_t turns;			/* wait_lock; calls and queuers, ever */
 };
 
+static inline struct mt_view *
+mt__space_view(struct mt_space *sp)
+{
+	/*
+	 * Acquire pairs with the release in publish(), so that the reader
+	 * sees the view's spans as they were before it was published.
+	 */
+	return (atomic_load_explicit(&sp->view, memory_order_acquire));
+}
+
+/* --- access.c ------------------------------------------------------------ */
+
 /* Where a span serves addr, and how. */
 struct mt__hit {
 	const struct mt__span *span;	/* NULL: a hole */
@@ -656,15 +668,6 @@ struct mt__hit {
 
 void	mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
 	    struct mt_attrs attrs, struct mt__hit *hit);
-static inline struct mt_view *
-mt__space_view(struct mt_space *sp)
-{
-	/*
-	 * Acquire pairs with the release in publish(), so that the reader
-	 * sees the view's spans as they were before it was published.
-	 */
-	return (atomic_load_explicit(&sp->view, memory_order_acquire));
-}
 
 /* Somebody in a read-side section who goes by one view of a space. */
 struct mt__reader {
@@ -739,6 +742,59 @@ enum mt_result mt__load(struct mt__reader *rd, mt_addr addr,
 enum mt_result mt__store(struct mt__reader *rd, mt_addr addr,
 	    unsigned int size, enum mt_endian order, uint64_t val,
 	    struct mt_attrs attrs);
+/* The same in a section that has begun, and which these end. */
+enum mt_result mt__access_on(struct mt_space *sp, struct mt_view *v,
+	    mt_addr addr, void *buf, size_t len, bool is_write,
+	    struct mt_attrs attrs);
+enum mt_result mt__load_on(struct mt_space *sp, struct mt_view *v,
+	    mt_addr addr, unsigned int size, enum mt_endian order,
+	    uint64_t *val, struct mt_attrs attrs);
+enum mt_result mt__store_on(struct mt_space *sp, struct mt_view *v,
+	    mt_addr addr, unsigned int size, enum mt_endian order,
+	    uint64_t val, struct mt_attrs attrs);
+/* Copy what may be guest memory: a single value of a width never tears. */
+void	mt__copy(void *to, const void *from, size_t len);
+
+/* --- device.c ------------------------------------------------------------ */
+
+/* Of a RAM device: may it be accessed so? */
+bool	mt__is_ram_device(const struct mt__hit *hit, bool is_write, bool debug);
+
+/* Is this a place where a callback would be called? */
+static inline bool
+mt__is_device(const struct mt__hit *hit, bool is_write, struct mt_attrs attrs)
+{
+	const struct mt_region *r;
+
+	if (hit->span == NULL || hit->host != NULL)
+		return (false);
+	r = hit->span->region;
+	if (r->kind == MT_RAM_DEVICE)
+		return (mt__is_ram_device(hit, is_write, attrs.debug));
+	return (r->ops != NULL && !attrs.memory_only);
+}
+
+/*
+ * What of an access is a device's: in one call, or step by step to the end of
+ * the section or, as QEMU does, past it.  Returns how much that was.
+ */
+size_t	mt__device_access(struct mt__reader *rd, struct mt__hit *hit,
+	    uint8_t *buf, size_t len, bool is_write, struct mt_attrs attrs,
+	    unsigned int *res);
+/*
+ * Load or store by one access, if the region at hit, which is no hole, takes
+ * it: its result, or -1.
+ */
+int	mt__device_load(const struct mt__hit *hit, unsigned int size,
+	    enum mt_endian order, uint64_t *val, struct mt_attrs attrs);
+int	mt__device_store(const struct mt__hit *hit, unsigned int size,
+	    enum mt_endian order, uint64_t val, struct mt_attrs attrs);
+/* Write to a RAM device what its section has room for. */
+void	mt__ram_device_write(const struct mt__hit *hit, const uint8_t *p,
+	    size_t len);
+/* Would a device take its part of an access?  How much that is. */
+size_t	mt__device_valid(const struct mt__hit *hit, mt_addr addr, size_t len,
+	    bool is_write, struct mt_attrs attrs, bool *ok);
 
 /* --- defer.c ------------------------------------------------------------- */
 
@@ -806,6 +862,13 @@ static inline bool
 mt__is_iommu(const struct mt__hit *hit)
 {
 	return (hit->span != NULL && (hit->span->flags & MT__IOMMU) != 0);
+}
+
+/* What an access needs of a translation. */
+static inline unsigned int
+mt__iommu_need(bool is_write)
+{
+	return (is_write ? MT_IOMMU_WRITE : MT_IOMMU_READ);
 }
 
 /*

@@ -62,7 +62,7 @@ both()
 	fi
 }
 
-headers=$(ls libmemtree/*.h libvfudma/*.h | grep -v '/internal\.h$')
+headers=$(ls libmemtree/*.h libvfudma/*.h | grep -v '/internal[^/]*\.h$')
 
 for h in $headers; do
 	# A file with nothing else in it would be empty for -pedantic.

@@ -72,7 +72,7 @@ ok $? "make install"
 
 for f in libmemtree/*.h libvfudma/*.h; do
 	case $f in
-	*/internal.h)
+	*/internal*.h)
 		[ ! -e "$root/usr/include/$f" ] || echo "$f is private"
 		;;
 	*)

@@ -133,7 +133,7 @@ pieces()
 # --- what there is -------------------------------------------------------
 
 pages=$(echo man3/*.3)
-headers=$(ls libmemtree/*.h libvfudma/*.h | grep -v '/internal\.h$')
+headers=$(ls libmemtree/*.h libvfudma/*.h | grep -v '/internal[^/]*\.h$')
 mt_warn="-std=gnu11 -Wall -Wextra -Werror"
 
 for h in $headers; do

@@ -46,7 +46,10 @@ skip()
 declared()
 {
 	for h in "$1"/*.h; do
-		[ "$h" = "$1/internal.h" ] || echo "#include <$h>"
+		case $h in
+		*/internal*.h)	;;
+		*)		echo "#include <$h>" ;;
+		esac
 	done >"$tmp/all.c"
 	$CC -I. -E -P "$tmp/all.c" >"$tmp/all.i" || return
 	grep -o "\<${2}_[a-z0-9_]*(" "$tmp/all.i" | grep -v "^$2__" |
