@@ -204,8 +204,8 @@ load_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
 		*val = mt__value_of(&buf, size, order);
 		return (MT_OK);
 	}
-	if (hit.span != NULL && (res = mt__device_load(&hit, size, order, val,
-	    attrs)) != -1)
+	if (mt__is_device(&hit, false, attrs) &&
+	    (res = mt__device_load(&hit, size, order, val, attrs)) != -1)
 		return ((enum mt_result)res);
 	rd->whole = (uint8_t)size;
 	res = (int)mt__access(rd, addr, &buf, size, false, attrs);
@@ -231,8 +231,8 @@ store_one(struct mt__reader *rd, mt_addr addr, unsigned int size,
 		mt__wrote(hit.span->region, hit.off, size);
 		return (MT_OK);
 	}
-	if (hit.span != NULL && (res = mt__device_store(&hit, size, order, val,
-	    attrs)) != -1)
+	if (mt__is_device(&hit, true, attrs) &&
+	    (res = mt__device_store(&hit, size, order, val, attrs)) != -1)
 		return ((enum mt_result)res);
 	rd->whole = (uint8_t)size;
 	return (mt__access(rd, addr, &buf, size, true, attrs));

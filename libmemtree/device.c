@@ -317,12 +317,12 @@ mt__ram_device_write(const struct mt__hit *hit, const uint8_t *p, size_t len)
 
 /* --- single values ------------------------------------------------------- */
 
-/* Can one region take the whole value in one access? */
+/* Can the device take the whole value in one access? */
 static bool
 in_one(const struct mt__hit *hit, unsigned int size, bool is_write,
     struct mt_attrs attrs)
 {
-	return (mt__is_device(hit, is_write, attrs) && hit->room >= size - 1 &&
+	return (hit->room >= size - 1 &&
 	    hit->span->region_last - hit->off >= size - 1 &&
 	    !too_wide(hit, size) &&
 	    accepts(hit->span->region, hit->off, size, is_write, attrs));

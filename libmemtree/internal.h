@@ -781,10 +781,7 @@ mt__is_device(const struct mt__hit *hit, bool is_write, struct mt_attrs attrs)
 size_t	mt__device_access(struct mt__reader *rd, struct mt__hit *hit,
 	    uint8_t *buf, size_t len, bool is_write, struct mt_attrs attrs,
 	    unsigned int *res);
-/*
- * Load or store by one access, if the region at hit, which is no hole, takes
- * it: its result, or -1.
- */
+/* By one access, if the device takes that: its result, or -1. */
 int	mt__device_load(const struct mt__hit *hit, unsigned int size,
 	    enum mt_endian order, uint64_t *val, struct mt_attrs attrs);
 int	mt__device_store(const struct mt__hit *hit, unsigned int size,

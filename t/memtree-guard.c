@@ -421,8 +421,11 @@ test_rom_device(void)
 	    &a);
 	must(r != NULL && mt_region_set_guard(r, &a.guard) == 0);
 	t_add(w.root, 0x50000, 0, r);
+	t_add(w.root, 0x51000, 0, t_ram(w.t, "ram", 0x1000));
 	is_poked(&a, do_load, 0x50000, "1 calls, 0 inside 0",
 	    "memory of the device itself can be read");
+	is_poked(&a, do_load, 0x50ffc, "1 calls, 0 inside 0",
+	    "with what follows it, too");
 	is_poked(&a, do_store, 0x50000, "1 calls, 0 inside 4",
 	    "but its callbacks are guarded");
 	must(mt_region_set_rom_mode(r, false) == 0);
