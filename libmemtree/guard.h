@@ -30,14 +30,16 @@ struct mt_guard {
  * straight or by way of other devices.  The answer is MT_DENIED, as zeros, and
  * nothing is called.  Other threads are not refused meanwhile.  Who is inside
  * no callback is not either: DMA that a device makes from a thread of its own
- * reaches its registers.
+ * reaches its registers.  An IOMMU region has no guard: to be translated is not
+ * to enter a device, and what an IOMMU's registers cause to be done, such as a
+ * device's answer to an invalidation, is translated as well.
  *
  * Owns:    guard must live until every region with it is released.
  * Context: before r is put into a tree, seen by an alias or made the root of a
  *          space.
  * Returns: 0, or -1 with errno set.
- * Errors:  EBUSY (has a guard, or is in use), EINVAL (has no callbacks, or
- *          guard is NULL), ENOMEM.
+ * Errors:  EBUSY (has a guard, or is in use), EINVAL (has no callbacks, is an
+ *          IOMMU region, or guard is NULL), ENOMEM.
  * Since:   0.1
  */
 int	mt_region_set_guard(struct mt_region *r, struct mt_guard *guard);
@@ -50,12 +52,17 @@ int	mt_region_set_guard(struct mt_region *r, struct mt_guard *guard);
  * any number of regions, of several devices, too.  With a guard, what that
  * refuses is refused before the lock is taken.
  *
+ * Of an IOMMU region it is held around translate, and neither around the other
+ * callbacks nor while the access goes on where that leads.
+ *
  * What a callback does it does with the lock held, and must not let go of it.
- * Two devices with locks of
- * their own that access each other on two threads deadlock, as with any two
- * locks: let them share one.  Do not access r with the lock taken by yourself,
- * unless it is recursive.  If it cannot be locked (EDEADLK of one that checks
- * for errors, say) nothing is called, and the answer is MT_DENIED.
+ * Two devices with locks of their own that access each other on two threads
+ * deadlock, as with any two locks: let them share one.  So do an IOMMU that
+ * reads its tables from a device, and that device: a translate that reads them
+ * with the attribute memory_only does not reach one.  Do not access r with the
+ * lock taken by yourself, unless it is recursive, nor wait for readers then.
+ * If it cannot be locked (EDEADLK of one that checks for errors, say) nothing
+ * is called, and the answer is MT_DENIED.
  *
  * Owns:    lock must live until every region with it is released.
  * Context, Returns: as above.

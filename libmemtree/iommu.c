@@ -39,9 +39,15 @@ mt__iommu_look(const struct mt_region *r, mt_addr off, unsigned int need,
     unsigned int flags, struct mt_attrs attrs, struct mt_iotlb *tlb)
 {
 	enum mt_result res = MT_OK;
+	struct mt__inside in;
 
 	*tlb = (struct mt_iotlb){ 0 };
-	mt__iommu_of(r)->ops->translate(r->arg, off, flags, attrs, tlb);
+	/* The lock is for the question alone, not for where the answer leads. */
+	if (mt__enter(r, &in)) {
+		mt__iommu_of(r)->ops->translate(r->arg, off, flags, attrs,
+		    tlb);
+		mt__leave(r, &in);
+	}
 	if (!is_mask(tlb->mask)) {
 		tlb->mask = 0;
 		res = MT_DEVICE;

@@ -45,7 +45,8 @@ struct mt_iotlb {
  * out with translate).
  *
  * Context: translate and index: the accessing thread, inside a read-side
- *          section, with no lock of the library held.  A space that was in
+ *          section, with no lock of the library held, but translate with that
+ *          of mt_region_set_lock().  A space that was in
  *          *out may be destroyed once translate gives it no more: accesses
  *          that go on to it are waited for.  notify_changed: whoever
  *          registers; it must not register, change the tree, nor wait for one
@@ -126,7 +127,7 @@ struct mt_iommu_notifier {
  * Owns:    n must stay until it is unregistered, and keeps r.
  * Context: any thread, listeners and fn included.  Unregistering waits for
  *          calls of fn on other threads, and for a replay: hold no lock that
- *          fn takes.  In a listener that is the writer lock.
+ *          fn or translate takes.  In a listener that is the writer lock.
  * Returns: 0, or -1 with errno set.
  * Errors:  EINVAL (r is no IOMMU region, or n makes no sense), EBUSY (n is
  *          registered), ENOENT (is not), EDEADLK (from notify_changed), and

@@ -371,7 +371,8 @@ set_fence(struct mt_region *r, struct mt_guard *guard, pthread_mutex_t *lock)
 	int error = 0;
 
 	if ((guard == NULL && lock == NULL) ||
-	    (r->kind != MT_IO && r->kind != MT_ROM_DEVICE)) {
+	    (r->kind != MT_IO && r->kind != MT_ROM_DEVICE &&
+	    (r->kind != MT_IOMMU || guard != NULL))) {
 		errno = EINVAL;
 		return (-1);
 	}
