@@ -8,7 +8,8 @@
  * addresses are compared, in a few steps.  That this is true is looked at by
  * asking for each byte anew: always in the smallest worlds, at some moment in
  * the life of each other one.  Everything happens near the two ends of the
- * addresses, where arithmetic goes wrong.
+ * addresses, where arithmetic goes wrong.  IOMMUs lead from any place in one of
+ * the spaces to any other, so also in circles.
  *
  * T_COUNT worlds are made from T_SEED, T_SEED + 1, ...; the one that fails is
  * named.
@@ -22,6 +23,7 @@
 #define NODES		32		/* at most */
 #define MEMORY		0x300		/* bytes of a region with bytes */
 #define SPACES		2
+#define ENTRIES		8		/* of an IOMMU's table, which repeats */
 #define SECTIONS	1024
 
 /*
@@ -46,6 +48,14 @@ static const struct size {
 
 struct world;
 
+/* Where a page of an IOMMU leads; two may be one window, or one may be two. */
+struct entry {
+	unsigned int space;		/* SPACES: none */
+	mt_addr addr;			/* low bits do not matter */
+	mt_addr mask;
+	unsigned int perm;
+};
+
 struct node {
 	struct mt_region *r;		/* NULL: not there now */
 	struct world *w;
@@ -55,6 +65,8 @@ struct node {
 	bool enabled, readonly, nonvolatile, unmergeable, rom_mode;
 	struct node *target;
 	mt_addr alias_off;
+	mt_addr page;			/* of an IOMMU */
+	struct entry table[ENTRIES];
 	struct node *parent;
 	mt_addr addr;
 	int prio;
@@ -100,6 +112,8 @@ struct world {
 	struct answer last[SPACES];	/* what was asked last */
 	mt_addr last_addr[SPACES];
 	bool asked[SPACES];		/* since the last change */
+	unsigned int calls, model_calls;	/* of translate */
+	unsigned int faults, model_faults;	/* that were to be reported */
 	const struct size *size;
 	bool failed;
 };
@@ -248,6 +262,100 @@ is_device(const struct answer *a)
 	    (a->n->kind == MT_IO || a->n->kind == MT_ROM_DEVICE));
 }
 
+static bool
+is_iommu(const struct answer *a)
+{
+	return (a->n != NULL && a->n->kind == MT_IOMMU);
+}
+
+/* Is b, so many bytes further on, in the same section as a? */
+static bool
+goes_on(const struct answer *a, const struct answer *b, mt_addr by)
+{
+	return (b->n == a->n && b->flags == a->flags && b->off == a->off + by &&
+	    ((a->flags & MT_SECTION_UNMERGEABLE) == 0 || b->way == a->way));
+}
+
+/* Where an access goes on that meets an IOMMU, and how much of it. */
+struct onward {
+	enum mt_result res;		/* else nothing goes on */
+	unsigned int s;
+	mt_addr addr;
+	mt_addr room;
+};
+
+static struct onward
+onward(struct world *w, unsigned int s, mt_addr addr, struct answer a,
+    bool is_write, unsigned int depth)
+{
+	unsigned int need = is_write ? MT_IOMMU_WRITE : MT_IOMMU_READ;
+	mt_addr page = a.n->page, window = page - 1, room = a.room;
+	const struct entry *e = &a.n->table[a.off / page % ENTRIES];
+	struct onward o = { .res = MT_OK };
+	struct answer b;
+
+	if (depth == MT_IOMMU_DEPTH ||
+	    (is_write && (a.flags & MT_SECTION_READONLY) != 0)) {
+		o.res = MT_DECODE;
+		return (o);
+	}
+	w->model_calls++;
+	if ((e->mask & (e->mask + 1)) != 0)
+		o.res = MT_DEVICE;
+	else if ((e->perm & need) == 0) {
+		o.res = MT_DENIED;
+		w->model_faults++;
+	} else if (e->space == SPACES)
+		o.res = MT_DEVICE;
+	/* A fault is one of the smallest page at least. */
+	if (o.res == MT_OK || e->mask == 2 * page - 1)
+		window = e->mask;
+	o.room = window - (a.off & window);
+	/* No further than the section. */
+	while (room < o.room && addr + room != MT_LAST_MAX) {
+		b = at(w, s, addr + room + 1);
+		if (!goes_on(&a, &b, room + 1))
+			break;
+		room += b.room + 1;
+	}
+	limit(&o.room, room);
+	if (e->mask == 2 * page - 1)
+		page *= 2;
+	o.s = e->space;
+	o.addr = e->addr / page * page + a.off % page;
+	return (o);
+}
+
+/* What is at the end of all translations. */
+struct end {
+	enum mt_result res;		/* else there is none */
+	struct answer a;
+	mt_addr room;			/* as far as one translation covers */
+	bool translated;
+};
+
+static struct end
+find_end(struct world *w, unsigned int s, mt_addr addr, bool is_write)
+{
+	struct end end = { .res = MT_OK, .room = MT_LAST_MAX };
+	unsigned int depth;
+	struct onward o;
+
+	for (depth = 0;; depth++) {
+		end.a = at(w, s, addr);
+		if (!is_iommu(&end.a))
+			return (end);
+		o = onward(w, s, addr, end.a, is_write, depth);
+		end.translated = true;
+		end.res = o.res;
+		if (o.res != MT_OK)
+			return (end);
+		limit(&end.room, o.room);
+		s = o.s;
+		addr = o.addr;
+	}
+}
+
 /* Does n contain or show x, at any depth? */
 static bool
 reaches(struct world *w, const struct node *n, const struct node *x)
@@ -303,6 +411,44 @@ static const struct mt_io_ops byte_ops = {
 	.write = reg_write,
 	.valid = { 1, 1, false },
 	.impl = { 1, 1, false },
+};
+
+/* What the library asks; of this the model shares the table alone. */
+static void
+translate(void *arg, mt_addr off, unsigned int flags, struct mt_attrs attrs,
+    struct mt_iotlb *out)
+{
+	struct node *n = arg;
+	const struct entry *e = &n->table[off / n->page % ENTRIES];
+	mt_addr in_page = n->page - 1;
+
+	(void)attrs;
+	if (off > n->last)
+		wrong(n->w, "translation of %" PRIx64, off);
+	if ((flags & MT_IOMMU_QUIET) == 0) {
+		n->w->calls++;
+		if ((e->mask & (e->mask + 1)) == 0 && (flags & ~e->perm) != 0)
+			n->w->faults++;
+	}
+	out->target = e->space < SPACES ? n->w->sp[e->space] : NULL;
+	out->mask = e->mask;
+	out->perm = e->perm;
+	out->addr = e->addr;
+	/* Half of a page, or nonsense. */
+	if (e->mask < in_page)
+		out->addr = (e->addr & ~in_page) | (off & in_page);
+	out->addr ^= e->mask & 0x5555;
+}
+
+static mt_addr
+min_page(void *arg)
+{
+	return (((struct node *)arg)->page);
+}
+
+static const struct mt_iommu_ops iommu_ops = {
+	.translate = translate,
+	.min_page = min_page,
 };
 
 static struct node *
@@ -377,9 +523,41 @@ fill(struct world *w, uint8_t bytes[MEMORY])
 }
 
 static void
+fill_entry(struct world *w, struct node *n, unsigned int i)
+{
+	static const unsigned int perms[] = { 0, MT_IOMMU_READ,
+	    MT_IOMMU_WRITE, 3, 3, 3, 3, 3 };
+	struct entry *e = &n->table[i], *other = &n->table[i ^ 1];
+
+	e->space = t_below(&w->seed, 16) == 0 ? SPACES :
+	    (unsigned int)t_below(&w->seed, SPACES);
+	e->addr = pick_addr(w);
+	e->perm = perms[t_below(&w->seed, T_COUNT(perms))];
+	e->mask = n->page - 1;
+	if (other->mask > e->mask)
+		other->mask = e->mask;
+	switch (t_below(&w->seed, 16)) {
+	case 0:				/* not a mask */
+		e->mask--;
+		break;
+	case 1:
+	case 2:
+		e->mask /= 2;
+		break;
+	case 3:
+	case 4:
+	case 5:
+		e->mask = 2 * n->page - 1;
+		*other = *e;
+		break;
+	}
+}
+
+static void
 create(struct world *w, struct node *n, enum mt_kind kind)
 {
 	struct mt_backing backing = { .kind = MT_BACKING_ANON };
+	unsigned int i;
 	char name[8];
 
 	snprintf(name, sizeof(name), "n%zu", (size_t)(n - w->node));
@@ -431,6 +609,11 @@ create(struct world *w, struct node *n, enum mt_kind kind)
 		n->r = mt_region_create_reserved(w->t, name, n->last);
 		break;
 	case MT_IOMMU:
+		n->page = (mt_addr)4 << t_below(&w->seed, 4);
+		for (i = 0; i < ENTRIES; i++)
+			fill_entry(w, n, i);
+		n->r = mt_region_create_iommu(w->t, name, n->last, &iommu_ops,
+		    n);
 		break;
 	}
 	must(n->r != NULL);
@@ -444,7 +627,8 @@ pick_kind(struct world *w)
 {
 	static const enum mt_kind kinds[] = { MT_CONTAINER, MT_CONTAINER,
 	    MT_ALIAS, MT_ALIAS, MT_ALIAS, MT_RAM, MT_RAM, MT_ROM,
-	    MT_ROM_DEVICE, MT_RAM_DEVICE, MT_IO, MT_IO, MT_RESERVED };
+	    MT_ROM_DEVICE, MT_RAM_DEVICE, MT_IO, MT_IO, MT_RESERVED,
+	    MT_IOMMU };
 
 	return (kinds[t_below(&w->seed, T_COUNT(kinds))]);
 }
@@ -613,13 +797,23 @@ change_region(struct world *w)
 	create(w, n, pick_kind(w));
 }
 
+/* Where an IOMMU leads is nobody's business but its own. */
+static void
+change_table(struct world *w)
+{
+	struct node *n = pick(w);
+
+	if (n->kind == MT_IOMMU)
+		fill_entry(w, n, (unsigned int)t_below(&w->seed, ENTRIES));
+}
+
 static void
 change(struct world *w)
 {
 	static void (*const changes[])(struct world *) = {
 		change_add, change_add, change_add, change_del, change_move,
 		change_move, change_size, change_flag, change_flag,
-		change_alias, change_overlay, change_region,
+		change_alias, change_overlay, change_region, change_table,
 	};
 
 	changes[t_below(&w->seed, T_COUNT(changes))](w);
@@ -894,68 +1088,77 @@ hole_step(mt_addr addr, size_t len)
 	return (step);
 }
 
-/* What a read should give. */
-static enum mt_result
-model_read(struct world *w, unsigned int s, mt_addr addr, uint8_t *buf,
-    size_t len)
+/* What an access should do; what it reads is zero before. */
+static unsigned int
+model_access(struct world *w, unsigned int s, mt_addr addr, uint8_t *buf,
+    size_t len, bool is_write, unsigned int depth)
 {
-	enum mt_result res = MT_OK;
+	unsigned int res = MT_OK;
+	struct onward o;
 	struct answer a;
+	uint8_t *byte;
 	size_t i, n;
 
-	memset(buf, 0, len);
 	for (i = 0; i < len; i += n) {
 		n = 1;
 		if (addr + i < addr)
-			return (MT_DECODE);
+			return (res | MT_DECODE);
 		a = at(w, s, addr + i);
-		if (is_memory(&a))
-			buf[i] = a.n->memory[a.off];
+		if (is_iommu(&a)) {
+			o = onward(w, s, addr + i, a, is_write, depth);
+			n = o.room < len - i ? (size_t)o.room + 1 : len - i;
+			res |= o.res != MT_OK ? o.res : model_access(w, o.s,
+			    o.addr, buf + i, n, is_write, depth + 1);
+			continue;
+		}
+		if (is_write ? is_writable_memory(&a) : is_memory(&a))
+			byte = &a.n->memory[a.off];
 		else if (is_device(&a))
-			buf[i] = a.n->regs[a.off % w->size->memory];
+			byte = &a.n->regs[a.off % w->size->memory];
+		else {
+			res |= MT_DECODE;
+			if (a.n == NULL)
+				n = hole_step(addr + i, len - i);
+			continue;
+		}
+		if (is_write)
+			*byte = buf[i];
 		else
-			res = MT_DECODE;
-		if (a.n == NULL)
-			n = hole_step(addr + i, len - i);
+			buf[i] = *byte;
 	}
 	return (res);
 }
 
-static enum mt_result
-model_write(struct world *w, unsigned int s, mt_addr addr,
-    const uint8_t *buf, size_t len)
+static unsigned int
+model_read(struct world *w, unsigned int s, mt_addr addr, uint8_t *buf,
+    size_t len)
 {
-	enum mt_result res = MT_OK;
-	struct answer a;
-	size_t i, n;
+	memset(buf, 0, len);
+	return (model_access(w, s, addr, buf, len, false, 0));
+}
 
-	for (i = 0; i < len; i += n) {
-		n = 1;
-		if (addr + i < addr)
-			return (MT_DECODE);
-		a = at(w, s, addr + i);
-		if (is_writable_memory(&a))
-			a.n->memory[a.off] = buf[i];
-		else if (is_device(&a))
-			a.n->regs[a.off % w->size->memory] = buf[i];
-		else
-			res = MT_DECODE;
-		if (a.n == NULL)
-			n = hole_step(addr + i, len - i);
-	}
-	return (res);
+/* One question for each piece of an access, and one report of a fault. */
+static void
+check_questions(struct world *w, unsigned int s, const char *what,
+    mt_addr addr, size_t len)
+{
+	if (w->calls != w->model_calls || w->faults != w->model_faults)
+		wrong(w, "space %u, %s %" PRIx64 "/%zu: %u translations, "
+		    "%u faults, expected %u, %u", s, what, addr, len, w->calls,
+		    w->faults, w->model_calls, w->model_faults);
 }
 
 /* Is there a device behind read-only?  What its writes do is not promised. */
 static bool
 has_readonly_device(struct world *w, unsigned int s, mt_addr addr, size_t len)
 {
-	struct answer a;
+	struct end end;
 	size_t i;
 
 	for (i = 0; i < len; i++) {
-		a = at(w, s, addr + i);
-		if (is_device(&a) && (a.flags & MT_SECTION_READONLY) != 0)
+		end = find_end(w, s, addr + i, true);
+		if (end.res == MT_OK && is_device(&end.a) &&
+		    (end.a.flags & MT_SECTION_READONLY) != 0)
 			return (true);
 	}
 	return (false);
@@ -964,11 +1167,13 @@ has_readonly_device(struct world *w, unsigned int s, mt_addr addr, size_t len)
 static void
 check_read(struct world *w, unsigned int s, mt_addr addr, size_t len)
 {
-	enum mt_result res, expected;
+	unsigned int res, expected;
 	uint8_t got[64], want[64];
 
+	w->calls = w->faults = w->model_calls = w->model_faults = 0;
 	res = mt_space_read(w->sp[s], addr, got, len, MT_ATTRS_NONE);
 	expected = model_read(w, s, addr, want, len);
+	check_questions(w, s, "read", addr, len);
 	if (res != expected || memcmp(got, want, len) != 0)
 		wrong(w, "space %u, read %" PRIx64 "/%zu: got %u %s, "
 		    "expected %u %s", s, addr, len, res, t_hex(got, len),
@@ -978,7 +1183,7 @@ check_read(struct world *w, unsigned int s, mt_addr addr, size_t len)
 static void
 check_write(struct world *w, unsigned int s, mt_addr addr, size_t len)
 {
-	enum mt_result res, expected;
+	unsigned int res, expected;
 	struct node *n;
 	uint8_t buf[64];
 	size_t i;
@@ -987,8 +1192,10 @@ check_write(struct world *w, unsigned int s, mt_addr addr, size_t len)
 		return;
 	for (i = 0; i < len; i++)
 		buf[i] = (uint8_t)t_random(&w->seed);
+	w->calls = w->faults = w->model_calls = w->model_faults = 0;
 	res = mt_space_write(w->sp[s], addr, buf, len, MT_ATTRS_NONE);
-	expected = model_write(w, s, addr, buf, len);
+	expected = model_access(w, s, addr, buf, len, true, 0);
+	check_questions(w, s, "write", addr, len);
 	if (res != expected)
 		wrong(w, "space %u, write %" PRIx64 "/%zu: got %u, "
 		    "expected %u", s, addr, len, res, expected);
@@ -1009,15 +1216,16 @@ check_valid(struct world *w, unsigned int s, mt_addr addr, size_t len,
     bool is_write)
 {
 	bool expected = true;
-	struct answer a;
+	struct end end;
 	size_t i;
 
 	if (is_write && has_readonly_device(w, s, addr, len))
 		return;
 	for (i = 0; i < len && expected; i++) {
-		a = at(w, s, addr + i);
-		expected = addr + i >= addr && (is_device(&a) ||
-		    (is_write ? is_writable_memory(&a) : is_memory(&a)));
+		end = find_end(w, s, addr + i, is_write);
+		expected = addr + i >= addr && end.res == MT_OK &&
+		    (is_device(&end.a) || (is_write ?
+		    is_writable_memory(&end.a) : is_memory(&end.a)));
 	}
 	if (mt_space_valid(w->sp[s], addr, len, is_write, MT_ATTRS_NONE) !=
 	    expected)
@@ -1064,50 +1272,83 @@ check_find(struct world *w, unsigned int s, mt_addr addr, size_t len)
 	mt_region_put(got.region);
 }
 
+/* How much is lent in place, where end is. */
+static size_t
+lent_len(struct world *w, unsigned int s, mt_addr addr, size_t len,
+    bool is_write, const struct end *end)
+{
+	struct end next;
+	size_t n;
+
+	for (n = 1; n < len && addr + n >= addr; n++) {
+		next = find_end(w, s, addr + n, is_write);
+		if (next.res != MT_OK || next.a.n != end->a.n ||
+		    next.a.off != end->a.off + n ||
+		    next.translated != end->translated ||
+		    !is_lent(&next.a, is_write))
+			break;
+	}
+	return (n);
+}
+
+/* What stands in for it elsewhere. */
+static void
+check_bounced(struct world *w, unsigned int s, mt_addr addr, size_t len,
+    bool is_write, const struct mt_mapping *map, const struct end *end)
+{
+	uint8_t want[64];
+	size_t n = len;
+
+	if (!map->bounced || map->len > len || map->len == 0)
+		wrong(w, "space %u, map %" PRIx64 "/%zu: got %zu", s, addr,
+		    len, map->len);
+	if (addr + len - 1 < addr)
+		n = (size_t)(MT_LAST_MAX - addr) + 1;
+	if (end->room < n)
+		n = (size_t)end->room + 1;
+	if (is_device(&end->a) ? map->len != n : map->len > n)
+		wrong(w, "space %u, map %" PRIx64 "/%zu: got %zu of %zu", s,
+		    addr, len, map->len, n);
+	if (!is_write && !w->failed &&
+	    (map->result != model_read(w, s, addr, want, map->len) ||
+	    memcmp(map->ptr, want, map->len) != 0))
+		wrong(w, "space %u, map %" PRIx64 "/%zu: filled with %s", s,
+		    addr, len, t_hex(map->ptr, map->len));
+}
+
 static void
 check_map(struct world *w, unsigned int s, mt_addr addr, size_t len,
     bool is_write)
 {
-	struct answer a = at(w, s, addr), b;
+	struct end end = find_end(w, s, addr, is_write);
+	struct answer *a = &end.a;
 	struct mt_mapping map;
-	uint8_t want[64];
+	bool none = end.res != MT_OK || a->n == NULL ||
+	    a->n->kind == MT_RESERVED;
 	size_t n;
 
+	w->faults = 0;
 	if (mt_dma_map(w->sp[s], addr, len, is_write ? MT_DMA_WRITE :
 	    MT_DMA_READ, MT_ATTRS_NONE, &map) == -1) {
-		if (errno != EFAULT ||
-		    (a.n != NULL && a.n->kind != MT_RESERVED))
-			wrong(w, "space %u, map %" PRIx64 "/%zu: got errno %d",
-			    s, addr, len, errno);
+		if (errno != EFAULT || !none || map.result != end.res)
+			wrong(w, "space %u, map %" PRIx64 "/%zu: got errno "
+			    "%d, result %u", s, addr, len, errno, map.result);
+		if (w->faults != (end.res == MT_DENIED))
+			wrong(w, "space %u, map %" PRIx64 "/%zu: result %u, "
+			    "%u faults", s, addr, len, end.res, w->faults);
 		return;
 	}
-	if (a.n == NULL || a.n->kind == MT_RESERVED)
+	if (none)
 		wrong(w, "space %u, map %" PRIx64 ": nothing to map", s, addr);
-	else if (is_lent(&a, is_write)) {
-		for (n = 1; n < len && addr + n >= addr; n++) {
-			b = at(w, s, addr + n);
-			if (b.n != a.n || b.off != a.off + n ||
-			    !is_lent(&b, is_write))
-				break;
-		}
-		if (map.bounced || map.len != n ||
-		    map.ptr != (uint8_t *)mt_region_ptr(a.n->r) + a.off)
-			wrong(w, "space %u, map %" PRIx64 "/%zu: got %zu, "
-			    "expected %zu in place", s, addr, len, map.len,
-			    n);
-	} else {
-		if (!map.bounced || map.len > len || map.len == 0)
-			wrong(w, "space %u, map %" PRIx64 "/%zu: got %zu",
-			    s, addr, len, map.len);
-		if (is_device(&a) && map.len != (addr + len - 1 < addr ?
-		    (size_t)(MT_LAST_MAX - addr) + 1 : len))
-			wrong(w, "space %u, map %" PRIx64 "/%zu: a device is "
-			    "cut to %zu", s, addr, len, map.len);
-		if (!is_write && (map.result != model_read(w, s, addr, want,
-		    map.len) || memcmp(map.ptr, want, map.len) != 0))
-			wrong(w, "space %u, map %" PRIx64 "/%zu: filled with "
-			    "%s", s, addr, len, t_hex(map.ptr, map.len));
-	}
+	else if (is_lent(a, is_write)) {
+		n = lent_len(w, s, addr, len, is_write, &end);
+		if (map.bounced || map.len != n || w->faults != 0 ||
+		    map.ptr != (uint8_t *)mt_region_ptr(a->n->r) + a->off)
+			wrong(w, "space %u, map %" PRIx64 "/%zu: got %zu and "
+			    "%u faults, expected %zu in place", s, addr, len,
+			    map.len, w->faults, n);
+	} else
+		check_bounced(w, s, addr, len, is_write, &map, &end);
 	if (mt_dma_unmap(&map, 0) == -1)
 		wrong(w, "space %u, unmap %" PRIx64 "/%zu", s, addr, len);
 }
