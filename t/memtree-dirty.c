@@ -442,10 +442,11 @@ test_model(void)
 
 #define T_PAGES		66		/* two words */
 #define WORDS		(PAGE / 8)
-#define NWRITERS	4
+#define NWRITERS	5
 
 static struct {
 	struct mt_space *sp;
+	struct mt_space *iommu;		/* page 0 of it is the RAM's last */
 	struct mt_region *ram;
 	uint64_t *copy;
 	size_t copied;
@@ -458,6 +459,17 @@ struct writer {
 	unsigned int way;
 	uint64_t n;
 };
+
+static void
+translate(void *arg, mt_addr off, unsigned int flags, struct mt_attrs attrs,
+    struct mt_iotlb *out)
+{
+	(void)arg, (void)flags, (void)attrs;
+	*out = (struct mt_iotlb){ race.sp, (T_PAGES - 1 - off / PAGE) * PAGE,
+	    PAGE - 1, RW };
+}
+
+static const struct mt_iommu_ops iommu_ops = { .translate = translate };
 
 static bool
 racing(void)
@@ -497,6 +509,9 @@ run_writer(void *arg)
 			__atomic_store_n(p, val, __ATOMIC_RELAXED);
 			must(mt_dma_unmap(&map, 8) == 0);
 			break;
+		case 4:
+			mt_space_store_le64(race.iommu, addr, val);
+			break;
 		}
 	}
 	mt_cache_fini(&c);
@@ -534,13 +549,17 @@ test_race(void)
 	struct writer writers[NWRITERS];
 	unsigned int rounds = 0, bad = 0, i, k;
 	struct mt_topology *t = t_topology();
-	struct mt_region *root;
+	struct mt_region *root, *iommu;
 	time_t until = time(NULL) + (time_t)seconds + 1;
 
 	diag("T_SEED=%" PRIu64 " T_SECONDS=%g", seed, seconds);
 	root = t_container(t, "root", 0x100000);
 	race.ram = t_add(root, 0, 0, t_ram(t, "ram", T_PAGES * PAGE));
 	race.sp = t_space(root);
+	iommu = mt_region_create_iommu(t, "iommu", T_PAGES * PAGE - 1,
+	    &iommu_ops, NULL);
+	must(iommu != NULL);
+	race.iommu = t_space(iommu);
 	race.copy = calloc(T_PAGES, PAGE);
 	must(race.copy != NULL);
 	do {
@@ -580,6 +599,8 @@ test_race(void)
 	ok(n > rounds && race.copied > T_PAGES * WORDS,
 	    "of what was written meanwhile");
 	free(race.copy);
+	must(mt_space_destroy(race.iommu) == 0);
+	mt_region_put(iommu);
 	must(mt_space_destroy(race.sp) == 0);
 	mt_region_put(root);
 	must(mt_topology_sync(t) == 0);
