@@ -142,7 +142,10 @@ EXAMPLE_SRCS	= $(sort $(wildcard examples/*.c))
 TEST_SRCS	= $(filter-out t/replay.c,$(sort $(wildcard t/*.c)))
 BENCH_SRCS	= $(sort $(wildcard t/bench/*.c))
 # Each with a corpus; main.c drives them where there is no libFuzzer.
-FUZZ_SRCS	= $(filter-out t/fuzz/main.c,$(sort $(wildcard t/fuzz/*.c)))
+# X-*.c are parts of X.
+FUZZ_SRCS	= $(filter-out t/fuzz/main.c t/fuzz/tree-%,\
+	$(sort $(wildcard t/fuzz/*.c)))
+FUZZ_PARTS	= $(sort $(wildcard t/fuzz/tree-*.c))
 TEST_SH		= $(filter-out $(TEST_SRCS:.c=.t),$(sort $(wildcard t/*.t)))
 
 MAN3		= $(sort $(wildcard man3/*.3))
@@ -223,8 +226,8 @@ $(O)%.o: %.c
 
 define link
 	$(say) LD $@
-	$(Q)$(CC) $(MT_SAN) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) \
-	    $(VD_LIBS) $(MT_LIBS)
+	$(Q)$(CC) $(MT_SAN) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o,$^) \
+	    $(filter %.a,$^) $(VD_LIBS) $(MT_LIBS)
 endef
 
 $(O)examples/nvme/nvme: $(NVME_OBJS) $(VD_LIB) $(MT_LIB)
@@ -239,6 +242,7 @@ $(TESTS): $(O)%.t: $(O)%.o $(VD_LIB) $(MT_LIB)
 	$(link)
 $(BENCHES): %: %.o $(VD_LIB) $(MT_LIB)
 	$(link)
+$(O)t/fuzz/tree: $(FUZZ_PARTS:%.c=$(O)%.o)
 $(FUZZERS): %: %.o $(O)t/fuzz/main.o $(VD_LIB) $(MT_LIB)
 	$(link)
 $(REPLAY): $(O)t/replay.o $(MT_LIB)
@@ -304,8 +308,8 @@ FUZZ_CFLAGS	= -std=gnu11 -g -O1 -fno-omit-frame-pointer -pthread \
 fuzz-%: t/fuzz/%.c
 	@mkdir -p build-fuzz/$* t/corpus/$*
 	$(Q)$(FUZZ_CC) $(MT_CPPFLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) $(LDFLAGS) \
-	    -o build-fuzz/$*-fuzzer $< $(VD_SRCS) $(MT_SRCS) $(VD_LIBS) \
-	    $(MT_LIBS)
+	    -o build-fuzz/$*-fuzzer $< $(wildcard t/fuzz/$*-*.c) \
+	    $(VD_SRCS) $(MT_SRCS) $(VD_LIBS) $(MT_LIBS)
 	build-fuzz/$*-fuzzer -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
 	    -max_len=1024 -artifact_prefix=build-fuzz/$*- \
 	    build-fuzz/$* t/corpus/$*
@@ -371,4 +375,5 @@ clean:
 -include $(MT_OBJS:.o=.d) $(VD_OBJS:.o=.d) $(NVME_OBJS:.o=.d) \
 	$(HOST_OBJS:.o=.d) $(DUMP_OBJS:.o=.d) $(EXAMPLE_SRCS:%.c=$(O)%.d) \
 	$(TEST_SRCS:%.c=$(O)%.d) $(BENCH_SRCS:%.c=$(O)%.d) \
-	$(FUZZ_SRCS:%.c=$(O)%.d) $(O)t/fuzz/main.d $(O)t/replay.d
+	$(FUZZ_SRCS:%.c=$(O)%.d) $(FUZZ_PARTS:%.c=$(O)%.d) \
+	$(O)t/fuzz/main.d $(O)t/replay.d
