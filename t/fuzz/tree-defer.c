@@ -22,6 +22,16 @@ access_done(void *arg, enum mt_result res)
 	}
 }
 
+static struct seat *
+seat_of(const struct mt_space *sp)
+{
+	struct seat *s = w.seats;
+
+	while (s->sp != sp)
+		check(++s < w.seats + SPACES);
+	return (s);
+}
+
 static void
 submit(struct access *a, struct mt_space *sp, mt_addr addr, size_t len,
     bool is_write)
@@ -34,6 +44,8 @@ submit(struct access *a, struct mt_space *sp, mt_addr addr, size_t len,
 	a->busy = true;
 	for (i = 0; i < sizeof(a->buf); i++)
 		a->buf[i] = i % 2 == 0 ? 0xef : 0xee;
+	if (is_write)
+		wrote(seat_of(sp), NULL, addr, len, false);
 	check(mt_access_submit(sp, &a->acc, addr, a->buf, len, is_write,
 	    MT_ATTRS_NONE, access_done, a) == 0);
 }

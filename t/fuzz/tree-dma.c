@@ -20,6 +20,8 @@ toggle_map(struct seat *s)
 		else
 			for (i = 0; i < m->len; i++)
 				((volatile const uint8_t *)m->ptr)[i];
+		if ((m->dir & MT_DMA_WRITE) != 0)
+			wrote_mapping(m, m->len, true);
 		check(mt_dma_unmap(m, m->len) == 0 || errno == EIO);
 		m->ptr = NULL;
 	} else if (s->sp != NULL && mt_dma_map(s->sp, addr, len,
@@ -33,7 +35,7 @@ toggle_map(struct seat *s)
 void
 unmap_list(struct list *l, size_t used)
 {
-	size_t i;
+	size_t i, left;
 
 	for (i = 0; i < l->sg.niov; i++)
 		if (l->is_write)
@@ -46,6 +48,11 @@ unmap_list(struct list *l, size_t used)
 		}
 		check(errno == ERANGE);
 		used = l->sg.len;
+	}
+	for (i = 0, left = used; i < l->sg.niov && l->is_write; i++) {
+		wrote_mapping(&l->maps[i], left < l->iov[i].iov_len ? left :
+		    l->iov[i].iov_len, false);
+		left -= left < l->iov[i].iov_len ? left : l->iov[i].iov_len;
 	}
 	check(mt_dma_unmap_sg(&l->sg, used) == 0 || errno == EIO);
 	check(mt_dma_unmap_sg(&l->sg, 0) == -1 && errno == EINVAL);

@@ -16,7 +16,7 @@ wins(const struct node *a, const struct node *b)
 {
 	const int pa = mt_region_prio(a->r), pb = mt_region_prio(b->r);
 
-	return (pa != pb ? pa > pb : a->seq > b->seq);
+	return (pa != pb ? pa > pb : a->x.seq > b->x.seq);
 }
 
 struct answer
@@ -108,6 +108,8 @@ check_view(const struct mt_view *v, const struct seat *s)
 	}
 	check(n == mt_view_count(v));
 	check(s == NULL || !s->listening || n == s->n);
+	if (s != NULL && s->listening)
+		check_told(s, v);
 	return (n);
 }
 
@@ -153,4 +155,97 @@ check_all(void)
 	for (i = 0; i < SPACES; i++)
 		if (w.seats[i].sp != NULL)
 			check_space(&w.seats[i]);
+	for (i = 0; i < NODES; i++) {
+		if (w.nodes[i].r == NULL)
+			continue;
+		check_log(&w.nodes[i]);
+		check(!w.nodes[i].hears ||
+		    w.nodes[i].heard == mt_region_last(w.nodes[i].r));
+	}
+}
+
+struct node *
+node_of(const struct mt_region *r)
+{
+	struct node *n;
+
+	for (n = w.nodes; n < w.nodes + NODES; n++)
+		if (n->r == r)
+			return (n);
+	return (NULL);
+}
+
+/* --- transactions -------------------------------------------------------- */
+
+static struct shape
+shape_of(const struct mt_region *r)
+{
+	return ((struct shape){
+		.parent = mt_region_parent(r),
+		.addr = mt_region_addr(r),
+		.last = mt_region_last(r),
+		.alias_off = mt_region_alias_offset(r),
+		.prio = mt_region_prio(r),
+		.flags = (unsigned int)mt_region_enabled(r) |
+		    (unsigned int)mt_region_readonly(r) << 1 |
+		    (unsigned int)mt_region_nonvolatile(r) << 2 |
+		    (unsigned int)mt_region_unmergeable(r) << 3 |
+		    (unsigned int)mt_region_rom_mode(r) << 4,
+	});
+}
+
+void
+begin(void)
+{
+	struct node *n;
+
+	check(mt_topology_begin(w.t) == 0);
+	if (w.depth++ != 0)
+		return;
+	for (n = w.nodes; n < w.nodes + NODES; n++) {
+		n->is_old = n->r != NULL;
+		if (!n->is_old)
+			continue;
+		n->x_was = n->x;
+		n->was = shape_of(n->r);
+	}
+}
+
+/* All is as it was when the outermost transaction began. */
+static void
+rolled_back(void)
+{
+	struct node *n;
+	struct shape now;
+
+	for (n = w.nodes; n < w.nodes + NODES; n++) {
+		if (n->r == NULL)
+			continue;
+		now = shape_of(n->r);
+		if (!n->is_old) {
+			check(now.parent == NULL);
+			n->x = (struct extra){ 0 };
+			continue;
+		}
+		n->x = n->x_was;
+		check(now.parent == n->was.parent &&
+		    now.last == n->was.last &&
+		    now.alias_off == n->was.alias_off &&
+		    now.flags == n->was.flags);
+		/* Of no meaning without a parent, but they are taken back. */
+		check(now.addr == n->was.addr && now.prio == n->was.prio);
+	}
+}
+
+void
+commit(void)
+{
+	if (--w.depth > 0) {
+		check(mt_topology_commit(w.t) == 0);
+		return;
+	}
+	if (went(mt_topology_commit(w.t), 0, 0))
+		logs_committed();
+	else
+		rolled_back();
 }

@@ -43,6 +43,14 @@ is_memory(enum mt_kind kind)
 	    kind == MT_RAM_DEVICE);
 }
 
+/* Its memory can be logged, and what the library maps is whole pages. */
+static void
+set_len(struct node *n, mt_addr last, bool whole)
+{
+	n->len = (size_t)last + 1;
+	n->room = whole ? (size_t)(last | (MT_DIRTY_PAGE - 1)) + 1 : n->len;
+}
+
 void
 create(struct node *n)
 {
@@ -61,7 +69,7 @@ create(struct node *n)
 	/* Both show nothing of their own, so old inputs stay what they are. */
 	if (kind == MT_RESERVED && op != dev_ops)
 		kind = MT_IOMMU;
-	n->target = NULL;
+	*n = (struct node){ .copy = n->copy };
 	switch (kind) {
 	case MT_CONTAINER:
 		n->r = mt_region_create_container(w.t, "c", last);
@@ -70,6 +78,7 @@ create(struct node *n)
 		if ((target = pick())->r == NULL)
 			return;
 		n->target = target;
+		target->used = true;
 		n->r = mt_region_create_alias(w.t, "a", target->r,
 		    pick_addr(), last);
 		break;
@@ -85,8 +94,10 @@ create(struct node *n)
 	case MT_ROM_DEVICE:
 		n->r = mt_region_create_rom_device(w.t, "romd", last, NULL,
 		    op, n);
+		n->op = op;
 		break;
 	case MT_IO:
+		n->op = op;
 		n->r = mt_region_create_io(w.t, "io", last, op, n);
 		break;
 	case MT_RAM_DEVICE:		/* by MT_RAM */
@@ -100,6 +111,112 @@ create(struct node *n)
 		break;
 	}
 	check(n->r != NULL);
+	if (kind == MT_ROM || kind == MT_ROM_DEVICE ||
+	    mt_region_kind(n->r) == MT_RAM)
+		set_len(n, last, true);
+}
+
+static void
+put_memory(void *ptr)
+{
+	free(ptr);
+}
+
+static void
+told_size(void *arg, struct mt_region *r, mt_addr last)
+{
+	struct node *n = arg;
+
+	check(r == n->r && last == mt_region_last(r) && last != n->heard);
+	check(w.depth == 0);
+	n->heard = last;
+	if (n->again > 0) {
+		n->again--;
+		went(mt_region_resize(r, last / 2 + n->again), EINVAL, 0);
+	}
+}
+
+/* Memory that grows, of all backings; devices that are mapped. */
+void
+create_more(struct node *n)
+{
+	static const enum mt_backing_kind backings[] = { MT_BACKING_ANON,
+	    MT_BACKING_MEMFD, MT_BACKING_PTR, MT_BACKING_ANON };
+	const unsigned int what = (unsigned int)next(&w.in, 1);
+	const struct mt_io_ops *op = &dev_ops[next_below(&w.in, DEV_OPS)];
+	const mt_addr last = pick_addr() % 0x4000;
+	const mt_addr max = last + (next(&w.in, 1) << 7);
+	struct mt_backing b = { .kind = backings[what % 4] };
+
+	if (n->r != NULL)
+		return;
+	*n = (struct node){ .copy = n->copy };
+	b.max_last = max < PAGES * MT_DIRTY_PAGE ? max :
+	    PAGES * MT_DIRTY_PAGE - 1;
+	if (b.kind == MT_BACKING_PTR)
+		check((b.ptr = calloc(1, (size_t)b.max_last + 1)) != NULL);
+	switch ((what >> 2) % 5) {
+	case 0:
+		n->r = mt_region_create_ram(w.t, "ram", last, &b);
+		break;
+	case 1:
+		n->r = mt_region_create_rom(w.t, "rom", last, &b);
+		break;
+	case 2:
+		n->op = op;
+		n->r = mt_region_create_rom_device(w.t, "romd", last, &b, op,
+		    n);
+		break;
+	case 3:
+		n->r = mt_region_create_ram_device(w.t, "ramd", last, &b);
+		break;
+	case 4:
+		n->op = op;
+		n->r = mt_region_create_io(w.t, "io", last, op, n);
+		break;
+	}
+	check(n->r != NULL);
+	if ((what >> 2) % 5 < 3)
+		set_len(n, b.max_last != 0 ? b.max_last : last,
+		    b.kind != MT_BACKING_PTR);
+	if (b.kind == MT_BACKING_PTR)
+		check(mt_region_set_owner(n->r, b.ptr, put_memory) == 0);
+	if ((what & 0x80) != 0) {
+		check(mt_region_set_resized(n->r, told_size, n) == 0);
+		n->hears = true;
+		n->heard = mt_region_last(n->r);
+	}
+}
+
+/* To where it may, or one more. */
+void
+grow(struct node *n)
+{
+	const unsigned int what = (unsigned int)next(&w.in, 1);
+	mt_addr to;
+
+	if (n->r == NULL || !is_memory(mt_region_kind(n->r)))
+		return;
+	n->again = n->hears ? what & 3 : 0;
+	to = mt_region_max_last(n->r);
+	if ((what & 4) == 0)
+		to = to * (what >> 3) / 31;
+	else if ((what & 8) != 0) {
+		check(mt_region_resize(n->r, to + 1) == -1 && errno == EINVAL);
+		return;
+	}
+	went(mt_region_resize(n->r, to), 0, 0);
+}
+
+bool
+is_root(const struct node *n)
+{
+	size_t i;
+
+	for (i = 0; i < SPACES; i++)
+		if (w.seats[i].sp != NULL && w.seats[i].root == n)
+			return (true);
+	return (false);
 }
 
 /* Give a region up, if nothing in this program would miss it. */
@@ -119,6 +236,11 @@ discard(struct node *n)
 		if (w.seats[i].sp != NULL && (w.seats[i].root == n ||
 		    w.seats[i].cached))
 			return;
+	/* Who is asked to cancel is asked by what it was then. */
+	for (i = 0; i < PIECES; i++)
+		if (w.flights[i].piece != NULL &&
+		    (n->guard != NULL || n->lock != NULL))
+			return;
 	mt_region_put(n->r);
 	n->r = NULL;
 }
@@ -131,10 +253,11 @@ add(struct node *parent, struct node *child)
 
 	if (parent->r == NULL || child->r == NULL)
 		return;
-	if (mt_region_add(parent->r, child->r, off, prio) == 0)
-		child->seq = ++w.seq;
-	else
-		check(errno == EBUSY || errno == ELOOP);
+	if (went(mt_region_add(parent->r, child->r, off, prio), EBUSY,
+	    ELOOP)) {
+		child->x.seq = ++w.seq;
+		child->used = true;
+	}
 }
 
 void
@@ -150,33 +273,29 @@ change(struct node *n)
 	switch (what) {
 	case 0:
 		moves = addr != mt_region_addr(n->r);
-		if (mt_region_move(n->r, addr) == 0)
-			/* In front of its equals, unless it stays. */
-			n->seq = moves ? ++w.seq : n->seq;
-		else
-			check(errno == ENOENT);
+		/* In front of its equals, unless it stays. */
+		if (went(mt_region_move(n->r, addr), ENOENT, 0) && moves)
+			n->x.seq = ++w.seq;
 		break;
 	case 1:
-		check(mt_region_resize(n->r, addr) == 0 || errno == EINVAL);
+		went(mt_region_resize(n->r, addr),
+		    addr > mt_region_max_last(n->r) ? EINVAL : 0, 0);
 		break;
 	case 2:
-		check(mt_region_set_enabled(n->r, on) == 0);
+		went(mt_region_set_enabled(n->r, on), 0, 0);
 		break;
 	case 3:
-		check(mt_region_set_readonly(n->r, on) == 0 ||
-		    errno == EINVAL);
+		went(mt_region_set_readonly(n->r, on), EINVAL, 0);
 		break;
 	case 4:
-		check(((addr & 2) != 0 ? mt_region_set_unmergeable(n->r, on) :
-		    mt_region_set_nonvolatile(n->r, on)) == 0);
+		went((addr & 2) != 0 ? mt_region_set_unmergeable(n->r, on) :
+		    mt_region_set_nonvolatile(n->r, on), 0, 0);
 		break;
 	case 5:
-		check(mt_region_set_rom_mode(n->r, on) == 0 ||
-		    errno == EINVAL);
+		went(mt_region_set_rom_mode(n->r, on), EINVAL, 0);
 		break;
 	case 6:
-		check(mt_region_set_alias_offset(n->r, addr) == 0 ||
-		    errno == EINVAL);
+		went(mt_region_set_alias_offset(n->r, addr), EINVAL, 0);
 		break;
 	}
 }

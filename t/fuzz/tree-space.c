@@ -68,7 +68,9 @@ toggle_space(struct seat *s)
 		s->sp = NULL;
 	} else if (root->r != NULL) {
 		s->root = root;
-		check((s->sp = mt_space_create(root->r, "s")) != NULL);
+		s->sp = mt_space_create(root->r, "s");
+		if (went(s->sp != NULL ? 0 : -1, 0, 0))
+			root->used = true;
 	}
 }
 
@@ -100,6 +102,9 @@ use(struct seat *s)
 	if (s->sp == NULL)
 		return;
 	memset(buf, (int)len, sizeof(buf));
+	if (what == 1 || what == 3 || what == 4 || what == 5)
+		wrote(s, NULL, addr, what == 3 ? 1u << len % 4 : len,
+		    what == 5);
 	switch (what) {
 	case 0:
 		mt_space_read(s->sp, addr, buf, len, attrs);
@@ -193,6 +198,10 @@ use_cache(struct seat *s)
 		check(res == other && memcmp(buf, want, len) == 0);
 		break;
 	case 1:
+		if (off <= s->cached_len && len <= s->cached_len - off &&
+		    (s->cache.dir & MT_DMA_WRITE) != 0)
+			wrote(s, s->cache.view, s->cached_addr + off, len,
+			    false);
 		mt_cache_write(&s->cache, off, buf, len);
 		break;
 	case 2:
@@ -207,6 +216,10 @@ use_cache(struct seat *s)
 		}
 		break;
 	case 3:
+		if (off <= s->cached_len && 8 <= s->cached_len - off &&
+		    (s->cache.dir & MT_DMA_WRITE) != 0)
+			wrote(s, s->cache.view, s->cached_addr + off, 8,
+			    false);
 		mt_cache_store_be64(&s->cache, off, len * 0x0102030405060708u);
 		break;
 	}

@@ -4,22 +4,56 @@
 /*
  * A script of tree operations: regions come, go, move and change, inside
  * transactions or not; spaces, listeners, accesses, caches, mappings, waiters
- * for bounce budget and accesses that are completed later among them.
+ * for bounce budget and accesses that are completed later among them; and
+ * eventfds, ranges of coalesced writes, dirty logs, guards, locks, and commits
+ * that are refused because too much is in waiting.
  * After each change every space is compared with a walk of the tree at every
  * address where something may begin or end, and every listener's mirror with
- * the view.
+ * the view.  What there is besides is compared with models of its own, which
+ * the tree-*.c tell of at their heads.
+ *
+ * New operations come at the end.  Inputs that are kept begin operations with
+ * their numbers, and no multiples, so they mean the same when there are more.
  */
 
 #include "t/fuzz/tree.h"
 
 struct world w;
 
+/* Was a change made?  If not, for one of two reasons, or as so much waits. */
+bool
+went(int ret, int error, int other)
+{
+	if (ret == 0)
+		return (true);
+	if (errno == EAGAIN)
+		check(w.limited && w.depth == 0);
+	else
+		check(errno == error || errno == other);
+	return (false);
+}
+
+static void
+limit(void)
+{
+	static const size_t limits[] = { 0, 400, 2000, 20000,
+	    MT_WAITING_DEFAULT };
+	const size_t i = (size_t)next_below(&w.in, F_COUNT(limits) + 1);
+
+	if (i < F_COUNT(limits)) {
+		mt_topology_set_max_waiting(w.t, limits[i]);
+		check(mt_topology_max_waiting(w.t) == limits[i]);
+		w.limited = limits[i] != MT_WAITING_DEFAULT;
+	} else
+		check(mt_topology_sync(w.t) == (w.depth > 0 ? -1 : 0));
+}
+
 static void
 step(void)
 {
 	struct node *n;
 
-	switch (next_below(&w.in, 24)) {
+	switch (next_below(&w.in, 32)) {
 	case 0:
 	case 1:
 	case 2:
@@ -34,21 +68,19 @@ step(void)
 	case 6:
 		n = pick();
 		if (n->r != NULL)
-			check(mt_region_del(n->r) == 0 || errno == ENOENT);
+			went(mt_region_del(n->r), ENOENT, 0);
 		break;
 	case 7:
 	case 8:
 		change(pick());
 		break;
 	case 9:
-		if (w.depth < DEPTH && mt_topology_begin(w.t) == 0)
-			w.depth++;
+		if (w.depth < DEPTH)
+			begin();
 		break;
 	case 10:
-		if (w.depth > 0) {
-			check(mt_topology_commit(w.t) == 0);
-			w.depth--;
-		}
+		if (w.depth > 0)
+			commit();
 		break;
 	case 11:
 		toggle_space(pick_seat());
@@ -94,6 +126,35 @@ step(void)
 		else
 			complete(&w.flights[0], MT_OK);
 		break;
+	case 24:
+		create_more(pick());
+		break;
+	case 25:
+		set_event(pick());
+		break;
+	case 26:
+		n = pick();
+		poke(pick_seat(), n);
+		break;
+	case 27:
+		set_range(pick());
+		break;
+	case 28:
+		set_log(pick());
+		break;
+	case 29:
+		take_log(pick());
+		break;
+	case 30:
+		fence(pick());
+		break;
+	case 31:
+		n = pick();
+		if (next_below(&w.in, 3) == 0)
+			limit();
+		else
+			grow(n);
+		break;
 	}
 }
 
@@ -102,8 +163,9 @@ clean_up(void)
 {
 	size_t i;
 
-	for (; w.depth > 0; w.depth--)
-		check(mt_topology_commit(w.t) == 0);
+	while (w.depth > 0)
+		commit();
+	w.quiet = true;
 	check_all();
 	for (i = 0; i < MAPS; i++)
 		if (w.maps[i].ptr != NULL)
@@ -131,7 +193,13 @@ clean_up(void)
 		if (w.nodes[i].r != NULL)
 			mt_region_put(w.nodes[i].r);
 	check(mt_topology_sync(w.t) == 0);
+	/* Whatever was replaced or refused: all of it has been counted. */
+	check(mt_topology_waiting(w.t) == 0);
 	check(mt_topology_destroy(w.t) == 0);
+	for (i = 0; i < NODES; i++)
+		free(w.nodes[i].copy);
+	for (i = 0; i < LOCKS; i++)
+		check(pthread_mutex_destroy(&w.locks[i]) == 0);
 }
 
 int
@@ -139,9 +207,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	memset(&w, 0, sizeof(w));
 	w.in = (struct input){ data, size };
+	init_pool();
+	init_locks();
 	check((w.t = mt_topology_create()) != NULL);
 	while (w.in.left > 0 && w.nops++ < OPS) {
 		step();
+		check_locks();
 		check_all();
 		check_budget();
 	}
