@@ -11,9 +11,10 @@ toggle_map(struct seat *s)
 	struct mt_mapping *m = &w.maps[next_below(&w.in, MAPS)];
 	const size_t len = (size_t)next(&w.in, 2) % 0x3000;
 	const mt_addr addr = pick_addr();
-	size_t i;
+	size_t i, used;
 
 	if (m->ptr != NULL) {
+		used = m->len;
 		/* Whatever has become of the region, this is memory. */
 		if ((m->dir & MT_DMA_WRITE) != 0)
 			memset(m->ptr, 0xa5, m->len);
@@ -22,7 +23,15 @@ toggle_map(struct seat *s)
 				((volatile const uint8_t *)m->ptr)[i];
 		if ((m->dir & MT_DMA_WRITE) != 0)
 			wrote_mapping(m, m->len, true);
-		check(mt_dma_unmap(m, m->len) == 0 || errno == EIO);
+		if ((m->dir & MT_DMA_WRITE) != 0 && !m->bounced &&
+		    (len & 1) != 0) {
+			/* Marked already, so the unmap need not. */
+			check(mt_dma_set_dirty(m, 0, m->len) == 0);
+			check(mt_dma_set_dirty(m, m->len, 1) == -1 &&
+			    errno == ERANGE);
+			used = 0;
+		}
+		check(mt_dma_unmap(m, used) == 0 || errno == EIO);
 		m->ptr = NULL;
 	} else if (s->sp != NULL && mt_dma_map(s->sp, addr, len,
 	    (unsigned int)(addr & 3), MT_ATTRS_NONE, m) == -1)

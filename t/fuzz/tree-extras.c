@@ -285,7 +285,9 @@ check_step(const struct node *n, mt_addr off, unsigned int size,
 {
 	const uint8_t *mem = mt_region_ptr(n->r);
 
-	if (n->op == NULL) {
+	if (refused && n->op != NULL)
+		check(!was_called(n, off, size));
+	else if (n->op == NULL) {
 		/* The byte that it had was the complement. */
 		if (!refused && !match(n, off, size, number(buf, size,
 		    MT_HOST), want))
@@ -301,10 +303,11 @@ check_step(const struct node *n, mt_addr off, unsigned int size,
 
 static void
 check_poke(const struct node *n, const struct mt_section *sec, mt_addr off,
-    const uint8_t *buf, unsigned int size, bool typed, const uint64_t had[POOL])
+    const uint8_t *buf, unsigned int size, bool typed, bool locked,
+    const uint64_t had[POOL])
 {
-	const bool refused = n->op == NULL &&
-	    (sec->flags & MT_SECTION_READONLY) != 0;
+	const bool refused = locked || (n->op == NULL &&
+	    (sec->flags & MT_SECTION_READONLY) != 0);
 	uint64_t want[POOL] = { 0 };
 	unsigned int step;
 	size_t i;
@@ -348,6 +351,8 @@ poke(struct seat *s, struct node *n)
 	unsigned int i, size = 1u << (what >> 3) % 4;
 	const enum mt_endian order = (how & 1) != 0 ? MT_BIG : MT_LITTLE;
 	const bool typed = (how & 2) != 0, cached = (how & 0x80) != 0;
+	/* Who has a lock that checks for errors cannot take it again. */
+	const bool locked = (how & 0x40) != 0 && n->lock != NULL;
 	uint8_t buf[8], *mem;
 	uint64_t had[POOL], data = 0;
 	const struct event *ev;
@@ -381,6 +386,8 @@ poke(struct seat *s, struct node *n)
 	memcpy(had, w.signals, sizeof(had));
 	w.ncalls = 0;
 	w.quiet = true;
+	if (locked)
+		check(pthread_mutex_lock(n->lock) == 0);
 	if (cached) {
 		check(mt_cache_init(&c, s->sp, addr, size, MT_DMA_WRITE,
 		    MT_ATTRS_NONE) == 0);
@@ -395,6 +402,8 @@ poke(struct seat *s, struct node *n)
 		    number(buf, size, order), MT_ATTRS_NONE);
 	else
 		mt_space_write(s->sp, addr, buf, size, MT_ATTRS_NONE);
+	if (locked)
+		check(pthread_mutex_unlock(n->lock) == 0);
 	w.quiet = false;
-	check_poke(n, &sec, off, buf, size, typed, had);
+	check_poke(n, &sec, off, buf, size, typed, locked, had);
 }

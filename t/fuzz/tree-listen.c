@@ -3,7 +3,8 @@
 
 /*
  * Listeners: each has a mirror of its space, made of what it is told, and sees
- * that it is told in order.
+ * that it is told in order; and one beside it, which is told the same by its
+ * priority before that or after.
  */
 
 #include "t/fuzz/tree.h"
@@ -312,6 +313,143 @@ check_told(const struct seat *s, const struct mt_view *v)
 			break;
 	}
 	check(nevents == s->events.n && nranges == s->ranges.n);
+	check(s->nbeside == s->n);
+}
+
+/* --- the one beside it --------------------------------------------------- */
+
+/* What the other was told before, if that is told first. */
+static bool
+is_second(const struct seat *s)
+{
+	return (s->beside.prio >= s->l.prio);
+}
+
+static void
+beside_begin(void *arg, struct mt_space *sp)
+{
+	const struct seat *s = arg;
+
+	check(sp == s->sp && (s->alone || s->telling == is_second(s)));
+}
+
+static void
+beside_commit(void *arg, struct mt_space *sp)
+{
+	const struct seat *s = arg;
+
+	check(sp == s->sp && (s->alone || s->telling == !is_second(s)));
+}
+
+/* A del goes the other way round: what is told last has it no more. */
+static void
+beside_section(const struct seat *s, const struct mt_section *sec)
+{
+	const size_t i = place_of(s, sec);
+
+	check(s->alone ||
+	    (i < s->n && same(&s->mirror[i], sec)) == is_second(s));
+}
+
+static void
+beside_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct seat *s = arg;
+
+	(void)sp;
+	beside_section(s, sec);
+	s->nbeside++;
+}
+
+static void
+beside_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
+{
+	struct seat *s = arg;
+
+	(void)sp;
+	beside_section(s, sec);
+	check(s->nbeside-- > 0);
+}
+
+static bool
+has_told(const struct tolds *l, const struct told *t)
+{
+	size_t i;
+
+	for (i = 0; i < l->n; i++)
+		if (!l->t[i].gone && alike(&l->t[i], t) &&
+		    l->t[i].fd == t->fd)
+			return (true);
+	return (false);
+}
+
+static void
+beside_eventfd(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    const struct mt_eventfd *ev)
+{
+	struct seat *s = arg;
+	struct told t;
+
+	(void)sp;
+	if (s->alone)
+		return;
+	t = of_event(s, sec, ev);
+	check(has_told(&s->events, &t) == is_second(s));
+}
+
+static void
+beside_coalesce(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    struct mt_range range)
+{
+	struct seat *s = arg;
+	struct told t;
+
+	(void)sp;
+	if (s->alone)
+		return;
+	t = of_range(s, sec, range);
+	check(has_told(&s->ranges, &t) == is_second(s));
+}
+
+/* Only it is told now. */
+static void
+toggle_beside(struct seat *s)
+{
+	s->alone = true;
+	if (s->beside.arg == NULL) {
+		s->beside = (struct mt_listener){ .arg = s,
+		    .prio = (int)(w.nops % 3) - 1, .begin = beside_begin,
+		    .commit = beside_commit, .add = beside_add,
+		    .del = beside_del, .eventfd_add = beside_eventfd,
+		    .eventfd_del = beside_eventfd,
+		    .coalesce_add = beside_coalesce,
+		    .coalesce_del = beside_coalesce };
+		check(mt_listener_register(s->sp, &s->beside) == 0);
+		check(mt_listener_register(s->sp, &s->beside) == -1 &&
+		    errno == EBUSY);
+	} else {
+		check(mt_listener_unregister(&s->beside) == 0);
+		check(s->nbeside == 0);
+		check(mt_listener_unregister(&s->beside) == -1 &&
+		    errno == ENOENT);
+		s->beside.arg = NULL;
+	}
+	s->alone = false;
+}
+
+/* In one order or the other. */
+void
+leave_space(struct seat *s)
+{
+	if (!s->listening)
+		return;
+	if (w.nops % 2 == 0)
+		toggle_beside(s);
+	check(mt_listener_unregister(&s->l) == 0);
+	check(s->n == 0 && s->events.n == 0 && s->ranges.n == 0);
+	if (w.nops % 2 != 0)
+		toggle_beside(s);
+	s->listening = false;
 }
 
 void
@@ -320,8 +458,7 @@ toggle_listener(struct seat *s)
 	if (s->sp == NULL)
 		return;
 	if (s->listening) {
-		check(mt_listener_unregister(&s->l) == 0);
-		check(s->n == 0 && s->events.n == 0 && s->ranges.n == 0);
+		leave_space(s);
 	} else {
 		s->l = (struct mt_listener){ .arg = s, .begin = told_begin,
 		    .commit = told_commit, .add = told_add, .del = told_del,
@@ -332,6 +469,7 @@ toggle_listener(struct seat *s)
 		    .coalesce_add = told_coalesce_add,
 		    .coalesce_del = told_coalesce_del };
 		check(mt_listener_register(s->sp, &s->l) == 0);
+		toggle_beside(s);
+		s->listening = true;
 	}
-	s->listening = !s->listening;
 }

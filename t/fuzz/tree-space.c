@@ -14,11 +14,7 @@ pick_seat(void)
 void
 seat_leave(struct seat *s)
 {
-	if (s->listening) {
-		check(mt_listener_unregister(&s->l) == 0);
-		check(s->n == 0);
-	}
-	s->listening = false;
+	leave_space(s);
 	mt_view_put(s->held);
 	s->held = NULL;
 }

@@ -111,6 +111,9 @@ struct seat {
 	struct node *root;
 	struct mt_view *held;		/* some older view, or NULL */
 	struct mt_listener l;
+	struct mt_listener beside;	/* another, by its prio before or after */
+	bool alone;			/* it only is told */
+	size_t nbeside;			/* sections it was told of */
 	bool listening;
 	bool telling;
 	unsigned int phase;		/* of what is told */
@@ -215,6 +218,7 @@ void	commit(void);
 /* --- tree-listen.c --- */
 
 void	toggle_listener(struct seat *s);
+void	leave_space(struct seat *s);
 void	check_told(const struct seat *s, const struct mt_view *v);
 
 /* --- tree-device.c --- */
