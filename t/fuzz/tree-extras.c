@@ -14,6 +14,8 @@
 
 #include "t/fuzz/tree.h"
 
+#define LONG	(9 + 0x1c)		/* a write of several steps */
+
 /* --- real ones ----------------------------------------------------------- */
 
 static int pool[POOL] = { -1 };
@@ -312,7 +314,10 @@ check_poke(const struct node *n, const struct mt_section *sec, mt_addr off,
 	unsigned int step;
 	size_t i;
 
-	if (typed && mt_region_last(n->r) - off >= size - 1 &&
+	if (size > 8 && n->op != NULL && n->op->write_buf != NULL)
+		/* All of it goes to that. */
+		check(!was_called(n, off, size));
+	else if (typed && mt_region_last(n->r) - off >= size - 1 &&
 	    (n->op != NULL ? takes(n, off, size, true) &&
 	    !too_wide(n, off, size) : off % size == 0))
 		check_step(n, off, size, buf, refused, want);
@@ -342,24 +347,45 @@ shown(const struct mt_view *v, const struct node *n, mt_addr off,
 	return (false);
 }
 
+static void
+write_at(struct seat *s, mt_addr addr, const uint8_t *buf, unsigned int size,
+    unsigned int how, bool typed)
+{
+	const enum mt_endian order = (how & 1) != 0 ? MT_BIG : MT_LITTLE;
+	struct mt_cache c;
+
+	if ((how & 0x80) != 0) {
+		check(mt_cache_init(&c, s->sp, addr, size, MT_DMA_WRITE,
+		    MT_ATTRS_NONE) == 0);
+		if (typed)
+			mt_cache_store(&c, 0, size, order,
+			    number(buf, size, order));
+		else
+			mt_cache_write(&c, 0, buf, size);
+		mt_cache_fini(&c);
+	} else if (typed)
+		mt_space_store(s->sp, addr, size, order,
+		    number(buf, size, order), MT_ATTRS_NONE);
+	else
+		mt_space_write(s->sp, addr, buf, size, MT_ATTRS_NONE);
+}
+
 /* A write that is, or nearly is, what one of n's eventfds waits for. */
 void
 poke(struct seat *s, struct node *n)
 {
 	const unsigned int what = (unsigned int)next(&w.in, 1);
 	const unsigned int how = (unsigned int)next(&w.in, 1);
-	unsigned int i, size = 1u << (what >> 3) % 4;
-	const enum mt_endian order = (how & 1) != 0 ? MT_BIG : MT_LITTLE;
-	const bool typed = (how & 2) != 0, cached = (how & 0x80) != 0;
+	unsigned int i, lead, size = 1u << (what >> 3) % 4;
 	/* Who has a lock that checks for errors cannot take it again. */
 	const bool locked = (how & 0x40) != 0 && n->lock != NULL;
-	uint8_t buf[8], *mem;
+	uint8_t buf[LONG], *mem;
 	uint64_t had[POOL], data = 0;
 	const struct event *ev;
 	struct mt_section sec;
 	struct mt_view *v;
 	mt_addr off, addr;
-	struct mt_cache c;
+	bool typed = (how & 2) != 0;
 
 	if (s->sp == NULL || n->r == NULL || n->x.nevents == 0 || w.depth != 0)
 		return;
@@ -370,7 +396,17 @@ poke(struct seat *s, struct node *n)
 	if ((what & 0xc0) == 0xc0)
 		off -= off != 0;
 	data = ev->data ^ ((how & 0x1c) == 0x1c ? 1u << (how >> 5) % 4 : 0);
-	bytes(data, buf, size, order_of(n));
+	memset(buf, 0x5a, sizeof(buf));
+	if ((what & 0xc0) == 0x80) {
+		/* A longer one, of which it is a step. */
+		lead = (how & 0x20) != 0 && off >= 4 ? 4 : 0;
+		off -= lead;
+		bytes(data, buf + lead, ev->size != 0 ? ev->size : 1,
+		    order_of(n));
+		size = 9 + (how & 0x1c);
+		typed = false;
+	} else
+		bytes(data, buf, size, order_of(n));
 	v = mt_space_view(s->sp);
 	if (!shown(v, n, off, &sec) || sec.range.last - sec.range.first -
 	    (off - sec.off) < size - 1) {
@@ -388,20 +424,7 @@ poke(struct seat *s, struct node *n)
 	w.quiet = true;
 	if (locked)
 		check(pthread_mutex_lock(n->lock) == 0);
-	if (cached) {
-		check(mt_cache_init(&c, s->sp, addr, size, MT_DMA_WRITE,
-		    MT_ATTRS_NONE) == 0);
-		if (typed)
-			mt_cache_store(&c, 0, size, order,
-			    number(buf, size, order));
-		else
-			mt_cache_write(&c, 0, buf, size);
-		mt_cache_fini(&c);
-	} else if (typed)
-		mt_space_store(s->sp, addr, size, order,
-		    number(buf, size, order), MT_ATTRS_NONE);
-	else
-		mt_space_write(s->sp, addr, buf, size, MT_ATTRS_NONE);
+	write_at(s, addr, buf, size, how, typed);
 	if (locked)
 		check(pthread_mutex_unlock(n->lock) == 0);
 	w.quiet = false;
