@@ -42,6 +42,24 @@ forget_gone(struct tolds *l)
 	l->n = n;
 }
 
+/* A listener may read: here what it was told of first, in the new view. */
+static void
+read_inside(struct seat *s)
+{
+	const struct mt_section *sec = &s->mirror[0];
+	const uint8_t *mem = mt_region_ptr(sec->region);
+	const enum mt_kind kind = mt_region_kind(sec->region);
+	enum mt_result res;
+	uint64_t val;
+
+	w.in_listener = true;
+	res = mt_space_load(s->sp, sec->range.first, 1, MT_LITTLE, &val,
+	    MT_ATTRS_NONE);
+	w.in_listener = false;
+	if (kind == MT_RAM || kind == MT_ROM)
+		check(res == MT_OK && val == mem[sec->off]);
+}
+
 static void
 told_commit(void *arg, struct mt_space *sp)
 {
@@ -51,6 +69,8 @@ told_commit(void *arg, struct mt_space *sp)
 	s->telling = false;
 	forget_gone(&s->events);
 	forget_gone(&s->ranges);
+	if (s->n != 0)
+		read_inside(s);
 	/* Changes from here are refused. */
 	check(mt_topology_begin(w.t) == -1 && errno == EDEADLK);
 }

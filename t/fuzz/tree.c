@@ -24,9 +24,13 @@ struct world w;
 bool
 went(int ret, int error, int other)
 {
-	if (ret == 0)
+	if (ret == 0) {
+		check(!w.in_listener);
 		return (true);
-	if (errno == EAGAIN)
+	}
+	if (w.in_listener)
+		check(errno == EDEADLK);
+	else if (errno == EAGAIN)
 		check(w.limited && w.depth == 0);
 	else
 		check(errno == error || errno == other);

@@ -179,6 +179,7 @@ struct world {
 	bool in_cache;			/* accesses go by its view */
 	unsigned int nops;
 	bool limited;			/* changes may be refused */
+	bool in_listener;		/* and here they are */
 	/* devices */
 	struct mt_guard guards[GUARDS];
 	pthread_mutex_t locks[LOCKS];
