@@ -5,7 +5,8 @@
  * A client that means harm, by script: messages of any kind, whole or in
  * pieces, with descriptors of all sorts, read or not, and a device that holds
  * on to the client's memory meanwhile, or reaches for memory that the client
- * answers for by message, well, badly, late or never.  The server never
+ * answers for by message, well, badly, late or never, and answers commands
+ * later, or when nobody is there any more.  The server never
  * blocks, never spins, and in the end nothing is left: no descriptor, no
  * mapping, no region, no access.
  */
@@ -18,6 +19,7 @@
 #define HOLDS		4
 #define ACCESSES	32
 #define ASKED		64
+#define TAKEN		8
 #define TIMEOUT_MS	20
 #define WINDOW		0x10000u	/* bytes; see give() */
 
@@ -45,6 +47,8 @@ struct device {
 	struct mt_region *regs, *ram, *bar0, *bar4, *rom;
 	struct mt_mapping holds[HOLDS];
 	struct submitted accesses[ACCESSES];
+	struct vd_request *taken[TAKEN];
+	bool takes_reset;
 	bool stubborn;			/* keeps memory that is to go */
 	bool deaf;			/* answers nothing after the script */
 	struct sockaddr_un address;	/* where it listens */
@@ -220,6 +224,41 @@ use_much(unsigned int how)
 	}
 }
 
+/* --- what it answers later ----------------------------------------------- */
+
+static void
+take(unsigned int i)
+{
+	struct vd_request **r = &d.taken[i % TAKEN];
+
+	/* Not in config space, by DMA, twice, or in a write of many. */
+	if (*r == NULL && (*r = vd_server_take(d.s)) != NULL) {
+		check(vd_server_take(d.s) == NULL);
+		check(errno == EBUSY);
+	}
+}
+
+static void
+finish(unsigned int i, unsigned int how)
+{
+	static const uint8_t data[WINDOW];
+	struct vd_request **r = &d.taken[i % TAKEN];
+	struct vd_request_info info;
+	size_t len;
+
+	if (*r == NULL)
+		return;
+	vd_request_info(*r, &info);
+	check(info.len <= 4096 && info.off + info.len <= 0x4000);
+	check(!info.reset || (info.len == 0 && !info.is_write));
+	len = info.is_write ? 0 : info.len;
+	check(vd_request_finish(*r, 0, data, len + 1) == -1);
+	check(vd_request_finish(*r, -1, NULL, 0) == -1);
+	check(vd_request_finish(*r, (how & 1) != 0 ? EIO : 0, data,
+	    (how & 1) != 0 ? 0 : len) == 0);
+	*r = NULL;
+}
+
 static enum mt_result
 regs_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
     struct mt_attrs attrs)
@@ -227,6 +266,8 @@ regs_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
 	(void)arg, (void)attrs;
 	check(off < 0x1000 && size <= 8);
 	*val = off;
+	if (off >> 8 == 0xe)
+		take((unsigned int)off >> 3);
 	return (off == 0xff8 ? MT_DEVICE : MT_OK);
 }
 
@@ -256,6 +297,13 @@ regs_write(void *arg, mt_addr off, unsigned int size, uint64_t val,
 	case 5:
 		if (val == 0x5a)
 			vd_server_disconnect(d.s);
+		d.takes_reset = (val & 1) != 0;
+		break;
+	case 6:
+		take((unsigned int)val);
+		break;
+	case 7:
+		finish((unsigned int)val, (unsigned int)(val >> 8));
 		break;
 	}
 	return (MT_OK);
@@ -264,8 +312,10 @@ regs_write(void *arg, mt_addr off, unsigned int size, uint64_t val,
 static void
 dev_reset(void *arg, enum vd_reset why)
 {
-	(void)arg, (void)why;
+	(void)arg;
 	let_go();
+	if (d.takes_reset)
+		take(why);
 }
 
 /* A device that cannot wait: in the client's command. */
@@ -385,6 +435,9 @@ destroy(void)
 	hang_up();
 	vd_server_destroy(d.s);
 	let_go();
+	/* Who was taken from a server may be finished without it. */
+	for (i = 0; i < TAKEN; i++)
+		finish(i, 0);
 	for (i = 0; i < ACCESSES; i++)
 		check(!d.accesses[i].busy);
 	mt_region_put(d.bar0);
