@@ -317,7 +317,8 @@ land(struct vd_client_dma *d, struct flight *f, int error)
 		d->nr_maps--;
 		assign(d, p, q, NULL);
 		free(m);
-		refuse(d, p, q, error, error != ENOTCONN && error != ENOBUFS);
+		refuse(d, p, q, error, error != ENOTCONN &&
+		    error != ENOBUFS && !vd__stream_is_fd_error(error));
 	}
 }
 

@@ -165,7 +165,7 @@ int	vd_client_post(struct vd_client *c, unsigned int index, uint64_t off,
  * Owns:    fd stays the caller's.
  * Returns: 0, or -1 with errno set.
  * Errors:  EEXIST (overlaps what was given before), ENOENT (nothing such was
- *          given), EINVAL, and as above.
+ *          given), EINVAL, EBADF (fd is not open), and as above.
  * Since:   0.1
  */
 int	vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,
@@ -178,7 +178,8 @@ int	vd_client_dma_unmap(struct vd_client *c, uint64_t iova, uint64_t len);
  *
  * Owns:    fds stay the caller's.
  * Returns: 0, or -1 with errno set; then some may be connected.
- * Errors:  EINVAL, ENOTSUP (the server takes no descriptors), and as above.
+ * Errors:  EINVAL, ENOTSUP (the server takes no descriptors), EBADF (one is
+ *          not open), and as above.
  * Since:   0.1
  */
 int	vd_client_set_eventfds(struct vd_client *c, enum vd_irq index,

@@ -244,12 +244,14 @@ int	vd__stream_flush(struct vd__stream *st);
 /*
  * Send a message, or queue what the socket does not take of it: as flush.  With
  * call its out is used for that, and iov and what it names are lent until the
- * call ends; otherwise they are copied.  force queues in any case.  ENOBUFS:
- * too many with descriptors are queued, and this one is not.
+ * call ends; otherwise they are copied.  force queues in any case.  ENOBUFS
+ * (too many with descriptors are queued), and EBADF, EMFILE and ETOOMANYREFS
+ * (for fds): nothing of this one is sent or queued, and the stream is good.
  */
 int	vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
 	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
 	    struct vd__call *call, bool force);
+bool	vd__stream_is_fd_error(int err);	/* one of the last three */
 /*
  * Stop lending to the queue: 1 if the message was not begun and never will be,
  * 0 if it has gone or the rest of it was copied, -1 with ENOMEM.  A call that
@@ -373,7 +375,8 @@ bool	vd__conn_full(struct vd__conn *c);	/* reply to no more */
  * are lent until it ends.  One with done ends in vd__conn_finish(), others in
  * vd__conn_await().  Returns 0, or -1 with errno set, and the call is not
  * begun: ENOBUFS (too many are under way or have timed out unanswered),
- * EMSGSIZE (more than VD_MAX_MSG_SIZE), or one that ends the connection.
+ * EMSGSIZE (more than VD_MAX_MSG_SIZE), EBADF, EMFILE or ETOOMANYREFS (for
+ * fds), or one that ends the connection.
  */
 int	vd__conn_send(struct vd__conn *c, struct vd__call *call,
 	    enum vd_cmd cmd, const struct iovec *iov, int iovcnt,

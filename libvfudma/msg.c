@@ -902,8 +902,9 @@ begin_call(struct vd__conn *c, struct vd__call *call, struct vd_hdr *hdr,
 
 /*
  * Send a message by st, or queue it, and see to it that it will be sent: 0, or
- * -1; with ENOBUFS nothing has happened.  A call begins by this, while nobody
- * can take it back; it gives hdr its id.
+ * -1.  With ENOBUFS nothing has happened, nor is anything sent with what
+ * vd__stream_is_fd_error() knows.  A call begins by this, while nobody can take
+ * it back; it gives hdr its id.
  */
 static int
 put(struct vd__conn *c, struct vd__stream *st, struct vd_hdr *hdr,
@@ -932,7 +933,8 @@ put(struct vd__conn *c, struct vd__stream *st, struct vd_hdr *hdr,
 		return (0);
 	if (rv == -1) {
 		errno = err;
-		return (err == ENOBUFS ? -1 : broken(c, err));
+		return (err == ENOBUFS || vd__stream_is_fd_error(err) ? -1 :
+		    broken(c, err));
 	}
 	pthread_mutex_lock(&c->lock);
 	if (c->polling)
@@ -982,6 +984,8 @@ vd__conn_reply(struct vd__conn *c, const struct vd__msg *req,
 	vd__wire_reply(&hdr, &req->hdr, size - sizeof(hdr));
 	if (put(c, way_back(c, req), &hdr, iov, iovcnt, fds, nfds, NULL) == 0)
 		return (0);
+	if (vd__stream_is_fd_error(errno))
+		return (vd__conn_error(c, req, errno));
 	/* The peer would wait for ever. */
 	return (result(c, broken(c, errno == ENOBUFS ? ENOMEM : errno)));
 }
@@ -1019,7 +1023,7 @@ vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 	    .flags = VD_TYPE_COMMAND };
 	size_t size;
 	bool told;
-	int rv;
+	int rv, err;
 
 	assert(call->head <= sizeof(call->head_buf));
 	if (!is_open(c))
@@ -1049,6 +1053,14 @@ vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 		rv = put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, call);
 		if (rv == -1 && errno == ENOBUFS)
 			return (-1);
+	}
+	if (rv == -1 && vd__stream_is_fd_error(errno)) {
+		err = errno;
+		if (vd__conn_cancel(c, call)) {
+			errno = err;
+			return (-1);
+		}
+		return (0);		/* the connection has ended it */
 	}
 	/* It has begun, so its failure is told by its end. */
 	if (rv == -1)

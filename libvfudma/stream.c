@@ -396,6 +396,12 @@ gather(const struct vd__stream *st, struct iovec *iov)
 	return (n);
 }
 
+bool
+vd__stream_is_fd_error(int err)
+{
+	return (err == EBADF || err == EMFILE || err == ETOOMANYREFS);
+}
+
 static int
 send_error(void)
 {
@@ -468,7 +474,7 @@ queue(struct vd__stream *st, const struct vd_hdr *hdr, const struct iovec *iov,
     size_t sent)
 {
 	struct vd__out *o;
-	int i;
+	int i, saved;
 
 	if (sent > 0)
 		nfds = 0;
@@ -501,9 +507,10 @@ queue(struct vd__stream *st, const struct vd_hdr *hdr, const struct iovec *iov,
 			break;
 	}
 	if (o->nfds < nfds) {
+		saved = errno;
 		st->nparcels -= o->nfds == 0;
 		drop_out(st, o);
-		errno = ENOMEM;
+		errno = saved;
 		return (-1);
 	}
 	if (sent > 0)
@@ -540,7 +547,8 @@ vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
 			return (1);
 		}
 		if (n == -1) {
-			if (send_error() == -1)
+			if ((nfds > 0 && vd__stream_is_fd_error(errno)) ||
+			    send_error() == -1)
 				return (-1);
 			n = 0;
 		}
