@@ -228,6 +228,11 @@ int	vd__stream_fill(struct vd__stream *st, size_t need, size_t max);
 void	vd__stream_take(struct vd__stream *st, const struct vd_hdr *hdr,
 	    struct vd__msg *m);
 /*
+ * Close the sockets among the descriptors of a message that is not whole.  One
+ * might be the peer's end of this very socket, which then has no end.
+ */
+void	vd__stream_drop_sockets(struct vd__stream *st);
+/*
  * Take the header and head bytes after it, which are there, of a message that
  * is not all there; the rest goes to dst.  Until vd__stream_placed() returns
  * 1 or -1 that is all that can be received.
@@ -315,11 +320,13 @@ int64_t	vd__now_ms(void);		/* CLOCK_MONOTONIC */
  * commands, ended calls that are to be told of, or left bytes to be sent; any
  * thread, no lock held.  serve: a command that came while some thread waited,
  * on that thread, and never two at once but for what one waits for; NULL leaves
- * it for vd__conn_next(), or with wake NULL, too, answers ENOSYS.
+ * it for vd__conn_next(), or with wake NULL, too, answers ENOSYS.  no_sockets:
+ * none is wanted; see vd__stream_drop_sockets().
  */
 struct vd__conn_ops {
 	void (*wake)(void *arg);
 	void (*serve)(void *arg, struct vd__msg *m);
+	bool no_sockets;
 };
 
 /*

@@ -471,6 +471,14 @@ appetite(struct vd__conn *c, const struct vd__stream *st)
 	    LOOK : SIZE_MAX);
 }
 
+/* Descriptors are to wait for the rest of their message. */
+static void
+look_at_held(struct vd__conn *c, struct vd__stream *st)
+{
+	if (c->ops->no_sockets && st->nheld > 0)
+		vd__stream_drop_sockets(st);
+}
+
 /*
  * Take one message from a stream: 1, 0 if none is whole, or -1.  Without
  * receive only from its buffer.
@@ -487,7 +495,8 @@ read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m,
 		if (st->place_left > 0) {
 			if (!receive)
 				return (0);
-			rv = vd__stream_placed(st, m);
+			if ((rv = vd__stream_placed(st, m)) == 0)
+				look_at_held(c, st);
 			return (rv == -1 ? broken(c, errno) : rv);
 		}
 		if ((rv = vd__stream_peek(st, &hdr, &need)) == -1)
@@ -501,6 +510,8 @@ read_message(struct vd__conn *c, struct vd__stream *st, struct vd__msg *m,
 		if (need > sizeof(hdr) && try_place(c, st, &hdr))
 			continue;
 		rv = vd__stream_fill(st, need, appetite(c, st));
+		if (rv == 0)
+			look_at_held(c, st);
 		if (rv != 1)
 			return (rv == -1 ? broken(c, errno) : 0);
 	}

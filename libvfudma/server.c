@@ -87,7 +87,8 @@ wake(void *arg)
 	vd__server_wake(arg);
 }
 
-static const struct vd__conn_ops conn_ops = { .wake = wake };
+static const struct vd__conn_ops conn_ops = { .wake = wake,
+	    .no_sockets = true };
 
 int
 vd__server_reset(struct vd_server *s, enum vd_reset why)

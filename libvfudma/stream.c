@@ -17,6 +17,8 @@
  * the one that was begun before the last receive, and the last one.
  */
 
+#include <sys/stat.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -194,6 +196,16 @@ make_room(struct vd__stream *st, size_t need)
 	return (0);
 }
 
+/* Descriptors were lost that came with the bytes before stream offset end. */
+static void
+set_lost(struct vd__stream *st, uint64_t end)
+{
+	if (st->lost_end[0] <= st->pos || st->lost_end[0] == end)
+		st->lost_end[0] = end;
+	else
+		st->lost_end[1] = end;
+}
+
 /* Keep descriptors that came with the bytes before stream offset end. */
 static void
 hold(struct vd__stream *st, const int *fds, size_t nfds, bool lost,
@@ -210,10 +222,8 @@ hold(struct vd__stream *st, const int *fds, size_t nfds, bool lost,
 			lost = true;
 		}
 	}
-	if (lost && st->lost_end[0] <= st->pos)
-		st->lost_end[0] = end;
-	else if (lost)
-		st->lost_end[1] = end;
+	if (lost)
+		set_lost(st, end);
 }
 
 /* Receive once: bytes, 0 if nothing is there, or -1. */
@@ -258,6 +268,22 @@ vd__stream_fill(struct vd__stream *st, size_t need, size_t max)
 	if (n > 0)
 		st->end += (size_t)n;
 	return (n > 0 ? 1 : (int)n);
+}
+
+void
+vd__stream_drop_sockets(struct vd__stream *st)
+{
+	size_t i, left = 0;
+	struct stat sb;
+
+	for (i = 0; i < st->nheld; i++) {
+		if (fstat(st->held[i].fd, &sb) == -1 || S_ISSOCK(sb.st_mode)) {
+			vd__close(st->held[i].fd);
+			set_lost(st, st->held[i].end);
+		} else
+			st->held[left++] = st->held[i];
+	}
+	st->nheld = left;
 }
 
 /* The descriptors of the message that ends at pos. */
