@@ -319,6 +319,10 @@ check_answer(struct vd__msg *m, bool offered,
 		invalid(why, "twin_socket was not offered");
 		return (EPROTO);
 	}
+	if (caps.twin_socket && m->nfds == 0 && m->fds_lost) {
+		invalid(why, "no room for the descriptor of twin_socket");
+		return (EMFILE);
+	}
 	if (m->nfds != (caps.twin_socket ? 1 : 0) || m->fds_lost ||
 	    (caps.twin_socket && caps.twin_index != 0)) {
 		invalid(why, "VERSION was answered with %zu descriptors%s",
