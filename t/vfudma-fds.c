@@ -237,9 +237,9 @@ struct server {
 	pthread_t thread;
 	int fd;
 	const char *json;
-	unsigned int nfds;		/* that come with an answer */
+	_Atomic(unsigned int) nfds;	/* that come with an answer */
 	unsigned int version_fds;
-	unsigned int flood;		/* commands before each answer */
+	_Atomic(unsigned int) flood;	/* commands before each answer */
 };
 
 static void
