@@ -53,6 +53,8 @@
 #define MAX_CMD_FDS	256
 #define MAX_SERVING	4
 #define SERVE_BATCH	16
+/* Places for commands that are kept, so that few commands need no memory. */
+#define MAX_SPARE	32
 /* With more bytes of answers unsent, no more commands are served. */
 #define MAX_ANSWERS	(2 * VD_MAX_MSG_SIZE)
 
@@ -131,6 +133,8 @@ struct vd__conn {
 	struct vd__waiter *leader;	/* [c] */
 	bool polling;			/* [c] the leader sleeps */
 	TAILQ_HEAD(, command) commands;	/* [c] */
+	TAILQ_HEAD(, command) spare;	/* [c] places for more */
+	unsigned int nspare;		/* [c] */
 	_Atomic(size_t) ncommands;	/* [ca] */
 	size_t ncmd_fds;		/* [c] */
 	unsigned int serving;		/* [c] how often, nested */
@@ -163,6 +167,7 @@ vd__conn_create(int fd, size_t max_queued)
 	TAILQ_INIT(&c->ended);
 	TAILQ_INIT(&c->waiters);
 	TAILQ_INIT(&c->commands);
+	TAILQ_INIT(&c->spare);
 	c->nstreams = 1;
 	c->ours = &c->streams[0];
 	c->ops = &no_ops;
@@ -360,8 +365,25 @@ pop_command(struct vd__conn *c, struct vd__msg *m)
 	atomic_fetch_sub_explicit(&c->ncommands, 1, memory_order_relaxed);
 	c->ncmd_fds -= cmd->m.nfds;
 	*m = cmd->m;
-	free(cmd);
+	if (c->nspare < MAX_SPARE) {
+		TAILQ_INSERT_HEAD(&c->spare, cmd, link);
+		c->nspare++;
+	} else
+		free(cmd);
 	return (true);
+}
+
+/* A place for a command: with lock held.  NULL: no memory. */
+static struct command *
+get_command(struct vd__conn *c)
+{
+	struct command *cmd = TAILQ_FIRST(&c->spare);
+
+	if (cmd == NULL)
+		return (malloc(sizeof(*cmd)));
+	TAILQ_REMOVE(&c->spare, cmd, link);
+	c->nspare--;
+	return (cmd);
 }
 
 static void
@@ -386,12 +408,15 @@ vd__conn_close(struct vd__conn *c)
 void
 vd__conn_destroy(struct vd__conn *c)
 {
+	struct command *cmd;
 	int saved = errno;
 	unsigned int i;
 
 	if (c == NULL)
 		return;
 	vd__conn_close(c);
+	while (c->nspare > 0 && (cmd = get_command(c)) != NULL)
+		free(cmd);
 	for (i = 0; i < c->nstreams; i++)
 		vd__stream_fini(&c->streams[i]);
 	vd__close(c->kick_fd);
@@ -604,15 +629,14 @@ is_command(const struct vd__msg *m)
 static int
 queue_command(struct vd__conn *c, struct vd__msg *m)
 {
-	struct command *cmd = malloc(sizeof(*cmd));
+	struct command *cmd;
 	bool full;
 	size_t i;
 
 	pthread_mutex_lock(&c->lock);
 	full = c->ncommands == MAX_COMMANDS;
-	if (cmd == NULL || full) {
+	if (full || (cmd = get_command(c)) == NULL) {
 		pthread_mutex_unlock(&c->lock);
-		free(cmd);
 		vd__msg_close(m);
 		return (broken(c, full ? EPROTO : ENOMEM));
 	}
