@@ -196,6 +196,7 @@ struct vd__stream {
 	size_t start;			/* first byte in it not taken */
 	size_t end;
 	uint64_t pos;			/* stream offset of start */
+	bool drained;			/* by the last receive, as it seems */
 	struct vd__held held[2 * VD_MAX_FDS];
 	size_t nheld;
 	uint64_t lost_end[2];		/* as held.end, of what is lost */

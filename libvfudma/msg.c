@@ -707,14 +707,17 @@ look_for_more(struct vd__conn *c)
  * Read all that is there, and file it, with in_lock held: 0, or -1.  *told is
  * set if others have to hear of it.  Commands that we are to serve ourselves
  * are left in the socket for a while; so is who never stops talking, at until.
- * Who waits for a call, own, stops when it has ended, which nobody else does:
- * to learn that nothing more is there would take a system call.
+ * Who waits for a call, own, stops when it has ended, which nobody else does.
+ * A receive that has found less than it had room for is the last one, as to
+ * learn that nothing more is there would take another; if something is, who
+ * sleeps in poll is woken.
  */
 static int
 read_all(struct vd__conn *c, bool *told, int64_t until,
     const struct vd__call *own)
 {
-	bool receive = true, serving;
+	bool receive = true, more, serving;
+	struct vd__stream *st;
 	struct vd__msg m;
 	unsigned int i;
 	int rv = 0;
@@ -723,10 +726,12 @@ read_all(struct vd__conn *c, bool *told, int64_t until,
 	serving = may_serve(c);
 	pthread_mutex_unlock(&c->lock);
 	for (i = 0; i < c->nstreams && rv != -1; i++) {
-		if (!heeds(c, &c->streams[i]))
+		/* Answers come first by ours, and other things by the twin. */
+		st = &c->streams[own != NULL ? i : c->nstreams - 1 - i];
+		if (!heeds(c, st))
 			continue;
-		while ((rv = read_message(c, &c->streams[i], &m,
-		    receive)) == 1) {
+		more = receive;
+		while ((rv = read_message(c, st, &m, more)) == 1) {
 			if (is_command(&m) && !is_astray(c, &m)) {
 				if (queue_command(c, &m) == -1)
 					return (-1);
@@ -740,7 +745,11 @@ read_all(struct vd__conn *c, bool *told, int64_t until,
 			    (serving && c->ncommands >= SERVE_BATCH) ||
 			    (own != NULL && own->state == ENDED))
 				receive = false;
+			more = receive && !st->drained;
 		}
+		/* Nothing is due by the other one. */
+		if (own == NULL && *told && c->npending + c->nlost == 0)
+			break;
 	}
 	look_for_more(c);
 	return (rv);
@@ -751,8 +760,8 @@ static int
 next_message(struct vd__conn *c, struct vd__msg *m, bool *told)
 {
 	struct vd__stream *st;
+	bool popped, more;
 	unsigned int i;
-	bool popped;
 	int rv = 0;
 
 	/* What others have read comes first. */
@@ -767,13 +776,15 @@ next_message(struct vd__conn *c, struct vd__msg *m, bool *told)
 		st = &c->streams[i];
 		if (is_idle(c, st))
 			continue;
-		while ((rv = read_message(c, st, m, true)) == 1) {
+		more = true;
+		while ((rv = read_message(c, st, m, more)) == 1) {
 			if (is_astray(c, m)) {
 				vd__msg_close(m);
 				return (broken(c, EPROTO));
 			}
 			if (is_command(m) || !file_reply(c, m, told))
 				return (1);
+			more = !st->drained;
 		}
 		if (rv == -1)
 			return (-1);

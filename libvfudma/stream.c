@@ -236,6 +236,7 @@ receive(struct vd__stream *st, void *buf, size_t len, uint64_t pos)
 	bool lost;
 
 	n = vd__sock_recv(st->fd, buf, len, fds, &nfds, &lost);
+	st->drained = n < (ssize_t)len;
 	if (n == -1) {
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
 			return (0);
