@@ -8,9 +8,12 @@
  */
 
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "libvfudma/internal.h"
 #include "t/vfu.h"
@@ -20,6 +23,7 @@
 
 struct option {
 	bool bytes, forced, twin, no_fds;
+	bool remote;			/* the server is another process */
 	int cut_way;			/* 0: the client's bytes, 1: the server's */
 	size_t cut;			/* after so many of them; 0: never */
 };
@@ -209,6 +213,63 @@ server(void *arg)
 		}							\
 	} while (0)
 
+/* What the client has no call for: the errno of the answer, which has len. */
+static int
+ask(struct vd_client *c, uint16_t cmd, const void *payload, size_t len,
+    size_t *answered)
+{
+	struct iovec iov = { (void *)(uintptr_t)payload, len };
+	struct vd__msg m;
+
+	if (vd__conn_call(c->conn, cmd, &iov, len > 0, NULL, 0, 10000,
+	    &m) == -1)
+		return (errno);
+	*answered = m.len;
+	vd__msg_close(&m);
+	return (0);
+}
+
+/* The other commands. */
+static bool
+others(struct vd_client *c)
+{
+	static const uint16_t absent[] = { VD_CMD_DEVICE_GET_REGION_IO_FDS,
+	    14, VD_CMD_DEVICE_FEATURE, VD_CMD_MIG_DATA_READ,
+	    VD_CMD_MIG_DATA_WRITE };
+	const struct { struct vd_write_multi m; struct vd_write_one w[2]; }
+	    multi = { { 2 }, { { 0x1010, 0, 4, { 1, 2, 3, 4 } },
+	    { 0x1018, 0, 8, { 5, 6, 7, 8, 9 } } } };
+	const struct { struct vd_irq_set s; uint8_t on[4]; } bools =
+	    { { 24, VD_IRQ_DATA_BOOL | VD_IRQ_ACT_MASK, VD_IRQ_MSIX, 3, 4 },
+	    { 1, 0, 1 } };
+	const struct vd_dma_unmap all = { 24, VD_UNMAP_ALL, 0, 0 };
+	const struct vd_region_info plain = { .argsz = 32 };
+	uint8_t in[16] = { 0 };
+	size_t len, i;
+
+	try(ask(c, VD_CMD_REGION_WRITE_MULTI, &multi, sizeof(multi),
+	    &len) == 0 && len == 8);
+	try(vd_client_read(c, 0, 0x1010, in, 16) == 0);
+	try(memcmp(in, multi.w[0].data, 4) == 0 &&
+	    memcmp(in + 8, multi.w[1].data, 8) == 0);
+	try(ask(c, VD_CMD_DEVICE_SET_IRQS, &bools, sizeof(bools), &len) == 0);
+	try(ask(c, VD_CMD_DEVICE_SET_IRQS, &bools, 23, &len) == EINVAL);
+	try(ask(c, VD_CMD_DEVICE_GET_REGION_INFO, &plain, sizeof(plain),
+	    &len) == 0 && len == sizeof(plain));
+	try(vd_client_dma_map(c, 0x200000, 0x1000, 3, -1, 0) == 0);
+	try(vd_client_dma_map(c, 0x300000, 0x1000, 3, -1, 0) == 0);
+	try(ask(c, VD_CMD_DMA_UNMAP, &all, sizeof(all), &len) == 0 &&
+	    len == sizeof(all));
+	try(vd_client_dma_unmap(c, 0x200000, 0x1000) == -1 &&
+	    errno == ENOENT);
+	for (i = 0; i < T_COUNT(absent); i++)
+		try(ask(c, absent[i], &multi, 16, &len) == ENOTSUP);
+	try(ask(c, VD_CMD_DMA_READ, &multi, 16, &len) == EINVAL);
+	try(ask(c, VD_CMD_VERSION, &multi, 16, &len) == EINVAL);
+	try(ask(c, 999, NULL, 0, &len) == ENOSYS);
+	return (true);
+}
+
 static bool
 session(struct vd_client *c, const struct option *o)
 {
@@ -277,8 +338,37 @@ session(struct vd_client *c, const struct option *o)
 	try(vd_client_dma_unmap(c, 0x100000, 0x4000) == -1 &&
 	    errno == ENOENT);
 	try(vd_client_set_eventfds(c, VD_IRQ_MSIX, 0, 0, NULL) == 0);
+	if (!others(c))
+		return (false);
 	try(vd_client_reset(c) == 0);
 	return (true);
+}
+
+static char dir[] = "/tmp/vfudma-matrix.XXXXXX";
+
+static void
+path_of(bool forced, char path[64])
+{
+	snprintf(path, 64, "%s/%d", dir, forced);
+}
+
+/* A socket of the relay's, at whose other end a server is or will be. */
+static int
+reach(const struct option *o)
+{
+	int far[2];
+	char path[64];
+
+	if (o->remote) {
+		path_of(o->forced, path);
+		must((far[0] = v_connect(path)) != -1);
+		return (far[0]);
+	}
+	must(vd_server_set_limits(dev.s, &(struct vd_server_limits){
+	    .force_queue = o->forced }) == 0);
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) == 0);
+	must(vd_server_attach(dev.s, far[1]) == 0);
+	return (far[0]);
 }
 
 /* One session; *err is what it failed with. */
@@ -287,22 +377,20 @@ play(const struct option *o, int *err)
 {
 	const struct vd_client_options co = { .timeout_ms = 10000,
 	    .no_twin = !o->twin, .force_queue = o->forced, .dma = space };
-	int near[2], far[2], i;
+	int near[2], far, i;
 	struct vd_client *c;
 	pthread_t th[2];
 	bool good = false;
 
-	must(vd_server_set_limits(dev.s, &(struct vd_server_limits){
-	    .force_queue = o->forced }) == 0);
 	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, near) == 0);
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, far) == 0);
-	must(vd_server_attach(dev.s, far[1]) == 0);
+	far = reach(o);
 	for (i = 0; i < 2; i++)
-		ways[i] = (struct way){ .from = i ? far[0] : near[1],
-		    .to = i ? near[1] : far[0], .o = o, .number = i };
+		ways[i] = (struct way){ .from = i ? far : near[1],
+		    .to = i ? near[1] : far, .o = o, .number = i };
 	*dma_done = false;
 	must(pthread_create(&th[0], NULL, relay, NULL) == 0);
-	must(pthread_create(&th[1], NULL, server, NULL) == 0);
+	if (!o->remote)
+		must(pthread_create(&th[1], NULL, server, NULL) == 0);
 	failed = "vd_client_attach_with()";
 	if ((c = vd_client_attach_with(near[0], &co)) != NULL)
 		good = session(c, o);
@@ -310,15 +398,16 @@ play(const struct option *o, int *err)
 	if (c == NULL)
 		close(near[0]);
 	vd_client_destroy(c);
-	for (i = 0; i < 2; i++)
-		must(pthread_join(th[i], NULL) == 0);
+	must(pthread_join(th[0], NULL) == 0);
+	if (!o->remote)
+		must(pthread_join(th[1], NULL) == 0);
 	return (good);
 }
 
 static void
-test_matrix(void)
+test_matrix(bool remote)
 {
-	struct option o = { 0 };
+	struct option o = { .remote = remote };
 	int i, err;
 
 	for (i = 0; i < 16; i++) {
@@ -326,9 +415,10 @@ test_matrix(void)
 		o.forced = (i & 2) != 0;
 		o.twin = (i & 4) != 0;
 		o.no_fds = (i & 8) != 0;
-		if (!ok(play(&o, &err), "%s%s%s%s", o.bytes ? "byte by byte" :
-		    "whole", o.forced ? ", queued" : "",
-		    o.twin ? ", twin" : "", o.no_fds ? ", no fds" : ""))
+		if (!ok(play(&o, &err), "%s%s%s%s%s", o.bytes ?
+		    "byte by byte" : "whole", o.forced ? ", queued" : "",
+		    o.twin ? ", twin" : "", o.no_fds ? ", no fds" : "",
+		    remote ? ", two processes" : ""))
 			diag("%s: %s", failed, strerror(err));
 	}
 }
@@ -399,41 +489,57 @@ test_cuts(bool twin)
 
 /* --- two processes ------------------------------------------------------- */
 
-static int other[2];
-static pid_t pid;
+static pid_t pids[2];
+
+/* A server that queues what it sends, or not, until it is killed. */
+static void
+be_server(bool forced)
+{
+	const struct vd_server_limits limits = { .force_queue = forced };
+	char path[64];
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	path_of(forced, path);
+	v_dev_create(&dev);
+	if (vd_server_set_limits(dev.s, &limits) == 0 &&
+	    vd_server_listen(dev.s, path) == 0)
+		server(NULL);
+	_exit(1);
+}
 
 /* Before anything has threads. */
 static void
 begin_fork(void)
 {
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, other) == 0);
-	must((pid = fork()) != -1);
-	if (pid > 0) {
-		close(other[1]);
-		return;
+	struct stat st;
+	char path[64];
+	int i, ms;
+
+	for (i = 0; i < 2; i++) {
+		must((pids[i] = fork()) != -1);
+		if (pids[i] == 0)
+			be_server(i != 0);
+		path_of(i != 0, path);
+		for (ms = 0; ms < 5000 && stat(path, &st) == -1; ms++)
+			usleep(1000);
 	}
-	close(other[0]);
-	v_dev_create(&dev);
-	if (vd_server_attach(dev.s, other[1]) == -1)
-		_exit(1);
-	server(NULL);
-	_exit(*dma_done ? 0 : 2);
 }
 
 static void
-test_fork(void)
+end_fork(void)
 {
-	const struct vd_client_options co = { .dma = space };
-	struct option o = { .twin = true };
-	struct vd_client *c;
-	int status;
+	char path[64];
+	int status, i;
 
-	must((c = vd_client_attach_with(other[0], &co)) != NULL);
-	if (!ok(session(c, &o), "between two processes"))
-		diag("%s: %s", failed, strerror(errno));
-	vd_client_destroy(c);
-	must(waitpid(pid, &status, 0) == pid);
-	is_int(status, 0, "and the server has seen its DMA");
+	for (i = 0; i < 2; i++) {
+		must(kill(pids[i], SIGKILL) == 0);
+		must(waitpid(pids[i], &status, 0) == pids[i]);
+		is_int(WIFSIGNALED(status) ? WTERMSIG(status) : 0, SIGKILL,
+		    "the other process has lived to the end");
+		path_of(i != 0, path);
+		unlink(path);
+	}
+	rmdir(dir);
 }
 
 int
@@ -446,15 +552,17 @@ main(void)
 	dma_done = mmap(NULL, sizeof(*dma_done), PROT_READ | PROT_WRITE,
 	    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	must(dma_done != MAP_FAILED);
+	must(mkdtemp(dir) != NULL);
 	begin_fork();
 	memfd = v_memfd(0x4000);
 	must((event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) != -1);
 	topology = t_topology();
 	memory = t_ram(topology, "memory", 0x10000);
 	space = t_space(memory);
-	test_fork();
+	test_matrix(true);
+	end_fork();
 	v_dev_create(&dev);
-	test_matrix();
+	test_matrix(false);
 	test_cuts(false);
 	test_cuts(true);
 	v_dev_destroy(&dev);
