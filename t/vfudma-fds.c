@@ -9,6 +9,7 @@
 
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include <pthread.h>
 
@@ -428,12 +429,65 @@ test_bad(bool forced)
 	stop(&s, c);
 }
 
+/*
+ * The kernel bounds what a user has under way in all sockets, but not for
+ * root: a process of somebody else's.  Its exit status is where it failed.
+ */
+static void
+be_nobody(void)
+{
+	const struct rlimit few = { 40, 40 };
+	static struct vd__call calls[64];
+	struct vd__conn *c;
+	struct v_reply r;
+	int sv[2], i;
+
+	if (setrlimit(RLIMIT_NOFILE, &few) == -1 ||
+	    (geteuid() == 0 && setresuid(65534, 65534, 65534) == -1) ||
+	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == -1 ||
+	    (c = vd__conn_create(sv[0], 0)) == NULL)
+		_exit(1);
+	for (i = 0; i < 60; i++)
+		if (vd__conn_send(c, &calls[i], VD_CMD_DMA_MAP, NULL, 0,
+		    &sv[0], 1, -1) == -1)
+			break;
+	if (i == 60)
+		_exit(77);		/* no such bound */
+	if (errno != ETOOMANYREFS)
+		_exit(2);
+	while (v_recv(sv[1], &r))
+		v_close_fds(&r);
+	if (vd__conn_send(c, &calls[63], VD_CMD_DMA_MAP, NULL, 0, &sv[0], 1,
+	    -1) == -1)
+		_exit(3);
+	_exit(vd__conn_pending(c) == (size_t)i + 1 ? 0 : 4);
+}
+
+static void
+test_under_way(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	must(pid != -1);
+	if (pid == 0)
+		be_nobody();
+	must(waitpid(pid, &status, 0) == pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+		skip(1, "the kernel has no bound");
+		return;
+	}
+	is_hex(status, 0, "when too many are under way one is not sent, and "
+	    "the next may be");
+}
+
 int
 main(void)
 {
 	unsigned int before = v_count_fds();
 
 	must(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	test_under_way();
 	test_server();
 	test_vectors();
 	test_accept();

@@ -134,6 +134,7 @@ qemu_regions(int fd)
 	p = mmap(NULL, 0x1000, PROT_READ | PROT_WRITE, MAP_SHARED, r.fds[0],
 	    (off_t)(info.offset + areas[0].offset));
 	ok(p != MAP_FAILED, "it can be mapped");
+	fails(ftruncate(r.fds[0], 0), EPERM, "but not be taken away");
 	strcpy(p, "through the map");
 	v_close_fds(&r);
 	ok(read_region(fd, 0, 0x1000, 16, &r) == 0 &&
