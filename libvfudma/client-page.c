@@ -59,7 +59,7 @@ told(struct vd__pages *p, const struct mt_section *sec, int by)
 	for (r = c->regions; r != NULL; r = r->next) {
 		if (r->size >= page)
 			continue;
-		if (r->seen > 0 && sec->range.first <= (r->at | (page - 1)) &&
+		if (r->seen == 1 && sec->range.first <= (r->at | (page - 1)) &&
 		    sec->range.last >= r->at)
 			r->touched = true;
 		if (!ours(r, sec))
@@ -68,8 +68,8 @@ told(struct vd__pages *p, const struct mt_section *sec, int by)
 		if (sec->off != 0)
 			continue;
 		r->seen += (unsigned int)by;
-		if (by > 0)
-			r->at = sec->range.first;
+		/* Sums may wrap; when one place is left it is that. */
+		r->at += by > 0 ? sec->range.first : -sec->range.first;
 	}
 	pthread_mutex_unlock(&c->regions_lock);
 }

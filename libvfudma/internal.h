@@ -657,7 +657,7 @@ struct vd__region {
 	bool replacing;			/* [r] it is about to */
 	/* Where a region smaller than a page is in the space: [t] */
 	unsigned int seen;		/* how often its first byte is shown */
-	mt_addr at;
+	mt_addr at;			/* the sum of where, if several times */
 	bool touched;			/* by the commit that is told */
 	bool alone;			/* its page is its own */
 	bool shown;			/* and acted upon; [r], too */

@@ -382,7 +382,7 @@ test_small(bool whole)
 	const char *on = whole ? "10000-10fff bar4, mapped+0" :
 	    "10000-100ff bar4, mapped+0";
 	unsigned int changed = 0;
-	struct mt_region *near, *far;
+	struct mt_region *near, *far, *twice;
 	struct m_device d;
 	struct m_machine m;
 	uint32_t val;
@@ -451,6 +451,26 @@ test_small(bool whole)
 	must(mt_region_move(m.bars[4], 0x10000) == 0);
 	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, on, "and back again, with nothing left there");
+
+	/* At two places, and one of them again. */
+	must((twice = mt_region_create_alias(m.t, "twice", m.bars[4], 0,
+	    MT_SIZE(0x100))) != NULL);
+	must(mt_region_add(m.root, twice, 0x40000, 1) == 0);
+	must(vd_client_update_pages(m.c) == 0);
+	is_view(m.sp, "10000-100ff bar4+0, 40000-400ff bar4+0",
+	    "shown twice it is not mapped");
+	must(mt_region_del(twice) == 0);
+	must(vd_client_update_pages(m.c) == 0);
+	is_view(m.sp, on, "the one that came last goes, and it is");
+	must(mt_region_add(m.root, twice, 0x40000, 1) == 0);
+	must(mt_region_del(m.bars[4]) == 0);
+	must(vd_client_update_pages(m.c) == 0);
+	is_view(m.sp, whole ? "40000-40fff bar4, mapped+0" :
+	    "40000-400ff bar4, mapped+0", "as if the first one goes");
+	must(mt_region_del(twice) == 0);
+	must(mt_region_add(m.root, m.bars[4], 0x10000, 1) == 0);
+	must(vd_client_update_pages(m.c) == 0);
+	mt_region_put(twice);
 
 	works(vd_client_set_direct(m.c, false), "all is hidden");
 	is_view(m.sp, "10000-100ff bar4+0", "this, too");
