@@ -288,7 +288,13 @@ hear(struct vd_server *s)
 		s->parked.waiting -= waited;
 }
 
-/* Empty post_fd: others have left us something in the connection. */
+/*
+ * Empty post_fd: others have left us something in the connection, which we look
+ * at next.  Who finds the flag set does not write.  Were it cleared before the
+ * read, somebody could set it in between, and what he writes would be read
+ * here: the flag would stay set with nothing to read, and nobody would write
+ * any more.
+ */
 static void
 hear_posts(struct vd_server *s)
 {
@@ -296,10 +302,10 @@ hear_posts(struct vd_server *s)
 
 	if (!atomic_load(&s->posted))
 		return;
-	/* First the flag: what is posted from here on is told again. */
-	atomic_store(&s->posted, false);
 	if (read(s->post_fd, &n, sizeof(n)) == -1)
-		atomic_store(&s->posted, true);	/* is about to be written */
+		return;			/* it is about to be written */
+	/* An exchange: what those left who found it set is seen from here. */
+	atomic_exchange(&s->posted, false);
 }
 
 /* Has the client hung up?  For when nothing is read from it. */
