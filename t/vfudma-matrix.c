@@ -443,7 +443,7 @@ static void
 test_cuts(bool twin)
 {
 	static size_t ends[2][MESSAGES];
-	unsigned int n[2], way, i, half, before, bad = 0, cuts = 0, seen = 0;
+	unsigned int n[2], way, i, half, before, bad = 0, cuts = 0;
 	struct option o = { .twin = twin };
 	size_t first;
 	int err;
@@ -461,13 +461,10 @@ test_cuts(bool twin)
 				o.cut_way = (int)way;
 				o.cut = half ? ends[way][i] :
 				    (first + ends[way][i]) / 2;
-				if (play(&o, &err)) {
-					/* This one polled less, or: the last. */
-					cuts += ways[way].passed == o.cut;
+				/* One that polls less may end before it. */
+				if (play(&o, &err))
 					continue;
-				}
 				cuts++;
-				seen++;
 				if (err == ENOTCONN && !dev.s->connected &&
 				    dev.s->conn == NULL && has_fds(before))
 					continue;
@@ -482,7 +479,7 @@ test_cuts(bool twin)
 	}
 	is_int(bad, 0, "%u cuts are survived by both%s", cuts,
 	    twin ? ", with a twin" : "");
-	ok(cuts > 120 && seen + 4 > cuts, "and all but the last are seen");
+	ok(cuts > 160, "which are most of all that there can be");
 	o.cut = 0;
 	ok(play(&o, &err), "the next client is served");
 }
