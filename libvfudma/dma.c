@@ -240,6 +240,9 @@ map_memory(struct vd_server *s, struct entry *e, int fd, const struct stat *st)
 	int prot = PROT_READ, err;
 	struct memory *m;
 
+	/* Where addresses have 32 bits. */
+	if (len > SIZE_MAX - before || before + len > SIZE_MAX - unit)
+		return (ENOMEM);
 	if ((m = calloc(1, sizeof(*m))) == NULL)
 		return (ENOMEM);
 	m->refs = 1;
