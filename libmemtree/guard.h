@@ -59,8 +59,10 @@ int	mt_region_set_guard(struct mt_region *r, struct mt_guard *guard);
  * Two devices with locks of their own that access each other on two threads
  * deadlock, as with any two locks: let them share one.  So do an IOMMU that
  * reads its tables from a device, and that device: a translate that reads them
- * with the attribute memory_only does not reach one.  Do not access r with the
- * lock taken by yourself, unless it is recursive, nor wait for readers then.
+ * with the attribute memory_only does not reach one.  So do a callback that
+ * changes the tree, or asks a region where it is, and a listener that accesses
+ * r, as both want the writer lock and this one.  Do not access r with the lock
+ * taken by yourself, unless it is recursive, nor wait for readers then.
  * If it cannot be locked (EDEADLK of one that checks for errors, say) nothing
  * is called, and the answer is MT_DENIED.
  *

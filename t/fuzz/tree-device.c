@@ -146,8 +146,10 @@ fence(struct node *n)
 	} else {
 		ret = mt_region_set_lock(n->r, &w.locks[(what >> 2) % LOCKS]);
 		ok &= !in_use && n->lock == NULL;
-		if (ret == 0)
+		if (ret == 0) {
 			n->lock = &w.locks[(what >> 2) % LOCKS];
+			w.has_locks = true;
+		}
 	}
 	check(ret == (ok ? 0 : -1));
 }

@@ -42,19 +42,23 @@ forget_gone(struct tolds *l)
 	l->n = n;
 }
 
-/* A listener may read: here what it was told of first, in the new view. */
+/*
+ * A listener may read: here what it was told of first, in the new view.  It
+ * must not wait for a device's lock, under which others change the tree.
+ */
 static void
 read_inside(struct seat *s)
 {
 	const struct mt_section *sec = &s->mirror[0];
 	const uint8_t *mem = mt_region_ptr(sec->region);
 	const enum mt_kind kind = mt_region_kind(sec->region);
+	const struct mt_attrs attrs = { .memory_only = w.has_locks };
 	enum mt_result res;
 	uint64_t val;
 
 	w.in_listener = true;
 	res = mt_space_load(s->sp, sec->range.first, 1, MT_LITTLE, &val,
-	    MT_ATTRS_NONE);
+	    attrs);
 	w.in_listener = false;
 	if (kind == MT_RAM || kind == MT_ROM)
 		check(res == MT_OK && val == mem[sec->off]);

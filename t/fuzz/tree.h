@@ -183,6 +183,7 @@ struct world {
 	/* devices */
 	struct mt_guard guards[GUARDS];
 	pthread_mutex_t locks[LOCKS];
+	bool has_locks;			/* some device has one of them */
 	struct node *frames[FRAMES];	/* whose callbacks run */
 	unsigned int nframes;
 	bool quiet;			/* they access nothing now */
