@@ -357,6 +357,8 @@ void	vd__conn_close(struct vd__conn *c);	/* later calls: ENOTCONN */
  */
 int	vd__conn_next(struct vd__conn *c, struct vd__msg *m);
 bool	vd__conn_ready(struct vd__conn *c);
+/* Has the last receive found less than it had room for? */
+bool	vd__conn_drained(struct vd__conn *c);
 /* Receive replies only, and queue commands: 0, or -1 with errno set. */
 int	vd__conn_pump(struct vd__conn *c);
 

@@ -117,6 +117,7 @@ struct vd__conn {
 	_Atomic(int) error;		/* [a] why it has ended; 0: it has not */
 	_Atomic(size_t) inbufs;		/* [a] bytes */
 	_Atomic(bool) more;		/* [ia] messages left in a buffer */
+	_Atomic(bool) drained;		/* [ia] the socket, as it seems */
 
 	struct slot slots[MAX_CALLS];	/* [c] */
 	uint16_t next_id;		/* [c] */
@@ -701,6 +702,8 @@ look_for_more(struct vd__conn *c)
 		    c->streams[i].place_left == 0 &&
 		    vd__stream_peek(&c->streams[i], &hdr, &need) != 0);
 	atomic_store(&c->more, more);
+	atomic_store_explicit(&c->drained, c->streams[0].drained,
+	    memory_order_relaxed);
 }
 
 /*
@@ -841,6 +844,12 @@ bool
 vd__conn_ready(struct vd__conn *c)
 {
 	return (!is_closed(c) && (c->ncommands > 0 || c->more));
+}
+
+bool
+vd__conn_drained(struct vd__conn *c)
+{
+	return (atomic_load_explicit(&c->drained, memory_order_relaxed));
 }
 
 /* --- sending ------------------------------------------------------------- */

@@ -493,6 +493,17 @@ settle(struct vd_server *s)
 		    sizeof(one);
 }
 
+/*
+ * Is nothing left, as far as one can tell without asking the socket?  If more
+ * comes, or is there after all, the poll descriptor is readable.
+ */
+static bool
+is_quiet(const struct vd_server *s)
+{
+	return (s->conn != NULL && s->connected &&
+	    vd__conn_drained(s->conn) && !has_more(s));
+}
+
 static int
 run(struct vd_server *s, int max)
 {
@@ -504,7 +515,7 @@ run(struct vd_server *s, int max)
 	}
 	s->busy = true;
 	vd__messages_running(s, true);
-	for (i = 0; i < max && rv == 1; i++)
+	for (i = 0; i < max && rv == 1 && (i == 0 || !is_quiet(s)); i++)
 		rv = step(s);
 	vd__messages_running(s, false);
 	s->busy = false;

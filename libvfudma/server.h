@@ -129,8 +129,8 @@ int	vd_server_fd(const struct vd_server *s);
 
 /*
  * Do what is due without blocking: accept a client, answer at most one
- * command.  vd_server_run_all() goes on until nothing is left to do, or 64
- * commands are done.  When either returns, the replies to what was done have
+ * command.  vd_server_run_all() goes on until nothing seems to be left to do,
+ * or 64 commands are done; vd_server_fd() is readable if something is.  When either returns, the replies to what was done have
  * been sent, or wait for room in the socket.  A client that is lost, or that
  * breaks the protocol, or that has not agreed on a version 5 seconds after it
  * was accepted, is dropped, and the server waits for the next.  The device is

@@ -60,10 +60,10 @@ recvmsg(int fd, struct msghdr *msg, int flags)
 #endif
 
 static struct v_dev dev;
-static _Atomic(bool) stop;
+static _Atomic(bool) stop, all;
 static unsigned int served_allocs, served_sends, served_recvs;
 
-/* One command a run, as a program with other things to do has it. */
+/* One command a run, as a program with other things to do has it, or all. */
 static void *
 server(void *arg)
 {
@@ -84,7 +84,8 @@ server(void *arg)
 			served_sends = sends - s;
 			served_recvs = recvs - r;
 		}
-		if (vd_server_run(dev.s) == -1)
+		if ((all ? vd_server_run_all(dev.s) :
+		    vd_server_run(dev.s)) == -1)
 			break;
 	}
 	return (NULL);
@@ -231,6 +232,10 @@ run(bool no_twin, const char *name, struct mt_space *sp)
 	count(c, READ, "a read");
 	count(c, WRITE, "a write");
 	count(c, POST, "a posted write");
+	all = true;
+	count(c, READ, "a read of who runs all");
+	count(c, WRITE, "a write of who does");
+	all = false;
 	count_dma(c, name);
 	vd_client_destroy(c);
 	stop = true;
