@@ -9,7 +9,6 @@
 
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <pthread.h>
@@ -508,17 +507,19 @@ be_server(bool forced)
 static void
 begin_fork(void)
 {
-	struct stat st;
 	char path[64];
-	int i, ms;
+	int i, ms, fd;
 
 	for (i = 0; i < 2; i++) {
 		must((pids[i] = fork()) != -1);
 		if (pids[i] == 0)
 			be_server(i != 0);
 		path_of(i != 0, path);
-		for (ms = 0; ms < 5000 && stat(path, &st) == -1; ms++)
+		/* The path is there a moment before somebody listens. */
+		for (ms = 0; ms < 5000 && (fd = v_connect(path)) == -1; ms++)
 			usleep(1000);
+		must(fd != -1);
+		close(fd);
 	}
 }
 
