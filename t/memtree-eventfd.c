@@ -5,7 +5,6 @@
 
 #include <sys/eventfd.h>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <unistd.h>
@@ -33,20 +32,6 @@ count(int fd)
 		must(errno == EAGAIN);
 		return (0);
 	}
-	return (n);
-}
-
-static int
-open_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	int n = 0;
-
-	if (d == NULL)
-		return (-1);
-	while (readdir(d) != NULL)
-		n++;
-	closedir(d);
 	return (n);
 }
 
@@ -189,7 +174,7 @@ test_errors(void)
 
 	must((none = mt_region_create_io(t, "none", 0xfff, &ro, NULL)) != NULL);
 	must(pipe2(p, O_CLOEXEC | O_NONBLOCK) == 0 && blocking != -1);
-	before = open_fds();
+	before = (int)t_count_fds();
 	works(mt_region_add_eventfd(r, 8, 4, true, 1, a), "an eventfd");
 	fails(mt_region_add_eventfd(r, 8, 4, true, 1, a), EEXIST,
 	    "is not added twice");
@@ -233,11 +218,11 @@ test_errors(void)
 	fails(mt_region_add_eventfd(r, 0, 4, false, 0, -1), EBADF,
 	    "and one that is not there can not be");
 	must(mt_topology_sync(t) == 0);
-	is_int(open_fds(), before, "no fd is left of all that");
+	is_int(t_count_fds(), before, "no fd is left of all that");
 	works(mt_region_add_eventfd(r, 8, 4, true, 1, a), "and one");
 	mt_region_put(r);
 	must(mt_topology_sync(t) == 0);
-	is_int(open_fds(), before, "goes with its region");
+	is_int(t_count_fds(), before, "goes with its region");
 	close(a);
 	close(b);
 	close(blocking);
@@ -621,7 +606,7 @@ test_cache(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd(), before = open_fds();
+	int a = new_fd(), before = (int)t_count_fds();
 	struct mt_cache c;
 
 	must(mt_region_add_eventfd(r, 4, 4, false, 0, a) == 0);
@@ -632,10 +617,10 @@ test_cache(void)
 	must(mt_cache_store(&c, 4, 4, MT_LITTLE, 0) == MT_OK);
 	is_int(count(a), 1, "and still signals, as its view has it");
 	must(mt_topology_sync(t) == 0);
-	is_int(open_fds(), before + 1, "by an fd that is open as long");
+	is_int(t_count_fds(), before + 1, "by an fd that is open as long");
 	mt_cache_fini(&c);
 	must(mt_topology_sync(t) == 0);
-	is_int(open_fds(), before, "and no longer");
+	is_int(t_count_fds(), before, "and no longer");
 	close(a);
 	must(mt_space_destroy(sp) == 0);
 	mt_region_put(r);
@@ -953,7 +938,7 @@ test_many(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x10000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd(), b = new_fd(), before = open_fds(), bad = 0;
+	int a = new_fd(), b = new_fd(), before = (int)t_count_fds(), bad = 0;
 	unsigned int i, room = (unsigned int)sysconf(_SC_OPEN_MAX);
 	unsigned int n = room < N + 100 ? room - 100 : N;
 
@@ -982,7 +967,7 @@ test_many(void)
 			    a) == -1;
 	is_int(bad, 0, "all go");
 	must(mt_topology_sync(t) == 0);
-	is_int(open_fds(), before, "and leave no fd behind");
+	is_int(t_count_fds(), before, "and leave no fd behind");
 	close(a);
 	close(b);
 	must(mt_space_destroy(sp) == 0);
@@ -1036,7 +1021,7 @@ test_race(void)
 	static const struct mt_io_ops ops = { .write = race_write };
 	struct mt_topology *t = t_topology();
 	struct mt_region *root = t_container(t, "root", 0x10000), *r;
-	int fds[2] = { new_fd(), new_fd() }, before = open_fds(), i, at = 0;
+	int fds[2] = { new_fd(), new_fd() }, before = (int)t_count_fds(), i, at = 0;
 	pthread_t thread;
 
 	must((r = mt_region_create_io(t, "r", 0xfff, &ops, &race)) != NULL);
@@ -1062,7 +1047,7 @@ test_race(void)
 	must(mt_space_destroy(race.sp) == 0);
 	mt_region_put(root);
 	must(mt_topology_sync(t) == 0);
-	is_int(open_fds(), before, "and no fd is left");
+	is_int(t_count_fds(), before, "and no fd is left");
 	close(fds[0]);
 	close(fds[1]);
 	t_end(t);
@@ -1085,7 +1070,7 @@ test_resized(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd(), before = open_fds();
+	int a = new_fd(), before = (int)t_count_fds();
 	mt_addr last = 0;
 
 	must(mt_region_set_resized(r, note_last, &last) == 0);
@@ -1096,7 +1081,7 @@ test_resized(void)
 	is_int(count(a), 1, "the eventfd stays");
 	must(mt_region_del_eventfd(r, 4, 4, false, 0, a) == 0);
 	must(mt_topology_sync(t) == 0);
-	is_int(open_fds(), before, "and goes when it is taken out");
+	is_int(t_count_fds(), before, "and goes when it is taken out");
 	close(a);
 	must(mt_space_destroy(sp) == 0);
 	mt_region_put(r);
@@ -1160,7 +1145,7 @@ test_dump(void)
 int
 main(void)
 {
-	int before = open_fds();
+	int before = (int)t_count_fds();
 
 	if (before == -1)
 		skip_all("no /proc/self/fd");
@@ -1179,6 +1164,6 @@ main(void)
 	test_race();
 	test_resized();
 	test_dump();
-	is_int(open_fds(), before, "no fd is left of all tests");
+	is_int(t_count_fds(), before, "no fd is left of all tests");
 	return (done());
 }

@@ -48,23 +48,11 @@ make_file(void)
 	return (fd);
 }
 
-static size_t
-count_fds(void)
-{
-	size_t n = 0;
-	int fd;
-
-	for (fd = 0; fd < 256; fd++)
-		if (fcntl(fd, F_GETFD) != -1)
-			n++;
-	return (n);
-}
-
 static void
 test_refused(create_fn *create, const char *name)
 {
 	struct mt_topology *t = t_topology();
-	size_t fds = count_fds();
+	size_t fds = t_count_fds();
 	uint8_t mem[16];
 	off_t page = sysconf(_SC_PAGESIZE);
 	int fd = make_file(), ro, p[2];
@@ -124,7 +112,7 @@ test_refused(create_fn *create, const char *name)
 	}
 	close(fd);
 	works(mt_topology_sync(t), "wait");
-	is_int(count_fds(), fds, "and no file is left open");
+	is_int(t_count_fds(), fds, "and no file is left open");
 	t_end(t);
 }
 
@@ -156,7 +144,7 @@ test_memfd(create_fn *create, const char *name)
 {
 	static const struct mt_backing memfd = { .kind = MT_BACKING_MEMFD };
 	struct mt_topology *t = t_topology();
-	size_t fds = count_fds();
+	size_t fds = t_count_fds();
 	struct mt_region *r;
 	struct stat st;
 	uint8_t byte = 0;
@@ -188,7 +176,7 @@ test_memfd(create_fn *create, const char *name)
 	munmap(p, SIZE);
 	mt_region_put(r);
 	works(mt_topology_sync(t), "wait");
-	is_int(count_fds(), fds, "the file is closed in the end");
+	is_int(t_count_fds(), fds, "the file is closed in the end");
 	t_end(t);
 }
 
@@ -222,7 +210,7 @@ test_fd(create_fn *create, const char *name)
 	off_t page = sysconf(_SC_PAGESIZE), off = -1;
 	struct mt_backing backing = { .kind = MT_BACKING_FD,
 	    .fd_off = page };
-	size_t fds = count_fds();
+	size_t fds = t_count_fds();
 	struct mt_region *r;
 	uint8_t byte = 0;
 	struct stat a, b;
@@ -233,7 +221,7 @@ test_fd(create_fn *create, const char *name)
 	is_int(*(uint8_t *)mt_region_ptr(r), page / 0x100,
 	    "%s of a file begins at its offset", name);
 	fails(mt_region_fd(r, NULL), ENOENT, "it does not keep the file");
-	is_int(count_fds(), fds + 1, "at all");
+	is_int(t_count_fds(), fds + 1, "at all");
 	*(uint8_t *)mt_region_ptr(r) = 0x99;
 	ok(pread(backing.fd, &byte, 1, page) == 1 && byte == 0x99,
 	    "what is written is in the file");
@@ -252,7 +240,7 @@ test_fd(create_fn *create, const char *name)
 	is_int(((uint8_t *)mt_region_ptr(r))[0], 0x99, "the caller's may go");
 	mt_region_put(r);
 	works(mt_topology_sync(t), "wait");
-	is_int(count_fds(), fds, "no file is left open");
+	is_int(t_count_fds(), fds, "no file is left open");
 	t_end(t);
 }
 

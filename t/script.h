@@ -14,7 +14,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <semaphore.h>
@@ -27,19 +26,6 @@
 #define PAGE		4096u
 #define ARGSZ		176u	/* what the client asks for first */
 #define JSON(s)		"{\"capabilities\":{" s "}}"
-
-static T_UNUSED unsigned int
-nr_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned int n = 0;
-
-	must(d != NULL);
-	while (readdir(d) != NULL)
-		n++;
-	closedir(d);
-	return (n);
-}
 
 static T_UNUSED int64_t
 now_ms(void)
@@ -288,7 +274,7 @@ script_new(void (*run)(struct script *), const void *arg)
 	s->run = run;
 	s->arg = arg;
 	s->budget = SIZE_MAX;
-	s->fds_before = nr_fds();
+	s->fds_before = t_count_fds();
 	return (s);
 }
 
@@ -320,7 +306,7 @@ script_stop(struct script *s, struct vd_client *c)
 	shutdown(s->fd, SHUT_RDWR);
 	pthread_join(s->thread, NULL);
 	close(s->fd);
-	same = nr_fds() == s->fds_before;
+	same = t_count_fds() == s->fds_before;
 	free(s);
 	return (same);
 }

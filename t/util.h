@@ -5,6 +5,7 @@
 
 /* What the tests of libmemtree share: things made in one line or bailed on. */
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 
@@ -61,6 +62,20 @@ t_must(bool is, const char *what, const char *file, int line)
 		ok(false, "%s:%d: %s (%s)", file, line, what, strerror(errno));
 		exit(1);
 	}
+}
+
+/* How many descriptors this process has, and a constant. */
+static T_UNUSED unsigned int
+t_count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned int n = 0;
+
+	must(d != NULL);
+	while (readdir(d) != NULL)
+		n++;
+	closedir(d);
+	return (n);
 }
 
 static T_UNUSED void *

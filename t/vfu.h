@@ -13,7 +13,6 @@
 #include <sys/types.h>
 #include <sys/un.h>
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -31,21 +30,6 @@ struct v_reply {
 	int fds[32];
 	size_t nfds;
 };
-
-/* How many descriptors this process has. */
-V__UNUSED static unsigned int
-v_count_fds(void)
-{
-	DIR *d = opendir("/proc/self/fd");
-	unsigned int n = 0;
-
-	if (d == NULL)
-		bail("no /proc/self/fd");
-	while (readdir(d) != NULL)
-		n++;
-	closedir(d);
-	return (n);
-}
 
 V__UNUSED static int
 v_memfd(size_t size)

@@ -377,13 +377,13 @@ test_told(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_info();
 	test_lengths();
 	test_memory();
 	test_multi();
 	test_told();
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -365,7 +365,7 @@ use_irqs(struct vd_client *c)
 static void
 test_threads(void)
 {
-	unsigned int before = nr_fds();
+	unsigned int before = t_count_fds();
 	struct device d;
 	struct vd_client *c = device_start(&d);
 	struct vd_device_info info;
@@ -387,7 +387,7 @@ test_threads(void)
 	    "a server that ends is missed");
 	fails(vd_client_post(c, 0, 0, &command, 4), ENOTCONN, "always");
 	vd_client_destroy(c);
-	is_int(nr_fds(), before, "no descriptor is left of client and server");
+	is_int(t_count_fds(), before, "no descriptor is left of client and server");
 }
 
 /* The server as a process of its own, until it is killed. */

@@ -774,7 +774,7 @@ test_queue(void)
 	int fd = 1;
 
 	begin(&waking);
-	before = v_count_fds();
+	before = t_count_fds();
 	woken = 0;
 	must(start(&call, NULL, 0, 5000) == 0 && skip_message(peer, &h));
 	for (i = 0; i < 300; i++) {
@@ -783,7 +783,7 @@ test_queue(void)
 	}
 	must(answer(peer, &h, NULL, 0));
 	works(await(&call), "a call goes on beside 300 commands");
-	ok(v_count_fds() <= before + 256, "which hold few descriptors");
+	ok(t_count_fds() <= before + 256, "which hold few descriptors");
 	ok(vd__conn_ready(conn), "and are there");
 	for (i = 0; vd__conn_next(conn, &m) == 1; i++) {
 		bad += m.len != 4 || memcmp(m.data, &i, 4) != 0;
@@ -795,7 +795,7 @@ test_queue(void)
 	is_int(bad, 0, "in order");
 	is_int(with, 256, "256 with what came along");
 	is_int(lost, 44, "the others know that they lost it");
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	end();
 
 	begin(&waking);
@@ -1062,7 +1062,7 @@ test_server(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_early();
 	test_late();
@@ -1082,6 +1082,6 @@ main(void)
 	stuff(true, true, "both");
 	test_server();
 	free(blob);
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -27,7 +27,7 @@ begin(void)
 	memcpy(req + 16, "\x06\x00", 2);
 	must(v_call(dev.s, fd, VD_CMD_REGION_WRITE, req, 18, &r) &&
 	    v_errno(&r) == 0);
-	base_fds = v_count_fds();
+	base_fds = t_count_fds();
 }
 
 static void
@@ -157,7 +157,7 @@ test_map(void)
 		    "a part of huge pages");
 	if (huge != -1)
 		close(huge);
-	is_int(v_count_fds(), base_fds, "no descriptor is kept");
+	is_int(t_count_fds(), base_fds, "no descriptor is kept");
 	end();
 }
 
@@ -215,7 +215,7 @@ test_unmap(void)
 	for (i = 0; i < 200; i++)
 		must(map(0x1000, 0x1000, 3, 0) == 0 &&
 		    unmap(0x1000, 0x1000, 0) == 0);
-	is_int(v_count_fds(), base_fds, "200 maps later nothing is kept");
+	is_int(t_count_fds(), base_fds, "200 maps later nothing is kept");
 	end();
 }
 
@@ -421,7 +421,7 @@ test_reset(void)
 	is_int(unmap(0x10000, 0x10000, 0), 0, "some of it can be taken back");
 	is_int(unmap(0, 0, VD_UNMAP_ALL), 0, "and the rest");
 	is_int(dev.maps + dev.unmaps, 8, "the device heard of nothing else");
-	is_int(v_count_fds(), base_fds, "no descriptor is kept");
+	is_int(t_count_fds(), base_fds, "no descriptor is kept");
 	end();
 }
 
@@ -781,7 +781,7 @@ test_limit(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_map();
 	test_kinds();
@@ -799,6 +799,6 @@ main(void)
 	test_master();
 	test_limit();
 	test_huge();
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

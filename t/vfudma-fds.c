@@ -85,7 +85,7 @@ test_server(void)
 	mem = v_memfd(PAGE);
 	fd = v_attach(dev.s);
 	must(set_irqs(fd, VD_IRQ_DATA_EVENTFD, 0, 1, event) == 0);
-	before = v_count_fds();
+	before = t_count_fds();
 	leave_room(0);
 	is_int(set_irqs(fd, VD_IRQ_DATA_EVENTFD, 0, 1, event), EMFILE,
 	    "an eventfd for which there is no room is refused");
@@ -102,7 +102,7 @@ test_server(void)
 	    "eight are refused if there is room for three");
 	leave_all();
 	v_close_fds(&r);
-	is_int(v_count_fds(), before, "which are closed");
+	is_int(t_count_fds(), before, "which are closed");
 	is_int(set_irqs(fd, VD_IRQ_DATA_EVENTFD, 0, 8, event), 0,
 	    "with room for them they are taken");
 	is_int(dma_map(fd, 0, mem), 0, "and so is memory");
@@ -130,7 +130,7 @@ test_vectors(void)
 	must(vd_pci_add_msix(dev.s, 2048, 0, 0, 0, 0x8000) != -1);
 	fd = v_attach(dev.s);
 	must(set_irqs(fd, VD_IRQ_DATA_EVENTFD, 0, 1, event) == 0);
-	before = v_count_fds();
+	before = t_count_fds();
 	leave_room(500);
 	for (i = 0; i < 2048 && err == 0; i += 8)
 		err = set_irqs(fd, VD_IRQ_DATA_EVENTFD, i, 8, event);
@@ -141,11 +141,11 @@ test_vectors(void)
 	is_int(set_irqs(fd, VD_IRQ_DATA_EVENTFD, 2040, 8, event), 0,
 	    "which makes room for others");
 	leave_all();
-	is_int(v_count_fds(), before + 15, "and none is lost");
+	is_int(t_count_fds(), before + 15, "and none is lost");
 	close(fd);
 	v_serve(dev.s, 0);
 	/* The socket, at both ends, and what wakes who waits for it, too. */
-	is_int(v_count_fds(), before - 4, "the last go with the client");
+	is_int(t_count_fds(), before - 4, "the last go with the client");
 	vd_server_destroy(dev.s);
 	mt_region_put(bar);
 	dev.s = NULL;
@@ -200,26 +200,26 @@ test_flood(void)
 	for (i = 0; i < FLOOD; i++)
 		fds[i] = fd;
 	len = v_build(buf, 1, VD_CMD_REGION_WRITE, VD_NO_REPLY, &post, 20);
-	before = v_count_fds();
+	before = t_count_fds();
 	for (i = 0; i < 50; i++) {
 		for (j = 0; j < 20; j++)
 			must(v_send_raw(fd, buf, len, fds, FLOOD));
 		while (v_readable(vd_server_fd(dev.s), 0)) {
 			must(vd_server_run(dev.s) == 1);
-			if (v_count_fds() > most)
-				most = v_count_fds();
+			if (t_count_fds() > most)
+				most = t_count_fds();
 		}
 	}
 	is_int(dev.writes, 1000, "commands with descriptors are obeyed");
 	ok(most <= before + 2 * FLOOD, "of which few are held: %u",
 	    most - before);
-	is_int(v_count_fds(), before, "and none is kept");
+	is_int(t_count_fds(), before, "and none is kept");
 	/* A message that never ends, with descriptors for each byte of it. */
 	for (i = 0; i + 1 < len; i++) {
 		must(v_send_raw(fd, buf + i, 1, fds, FLOOD));
 		v_serve(dev.s, 0);
-		if (v_count_fds() > most)
-			most = v_count_fds();
+		if (t_count_fds() > most)
+			most = t_count_fds();
 	}
 	ok(most <= before + 2 * FLOOD, "nor of those for one byte each: %u",
 	    most - before);
@@ -227,7 +227,7 @@ test_flood(void)
 	v_serve(dev.s, 0);
 	ok(!vd_server_connected(dev.s), "a client's own socket, kept in such a "
 	    "message, does not hide its end");
-	is_int(v_count_fds(), before - 3, "nor does any outlive it");
+	is_int(t_count_fds(), before - 3, "nor does any outlive it");
 	v_dev_destroy(&dev);
 }
 
@@ -344,19 +344,19 @@ test_client(void)
 	uint8_t buf[8];
 
 	must((c = start(&s, NULL)) != NULL);
-	before = v_count_fds();
+	before = t_count_fds();
 	s.nfds = FLOOD;
 	for (i = 0; i < 100; i++)
 		if (vd_client_device_info(c, &info) == -1)
 			break;
 	is_int(i, 100, "answers with descriptors are taken");
-	is_int(v_count_fds(), before, "and the descriptors are not");
+	is_int(t_count_fds(), before, "and the descriptors are not");
 	s.flood = 20;
 	for (i = 0; i < 20; i++)
 		if (vd_client_read(c, 0, 0, buf, 8) == -1)
 			break;
 	is_int(i, 20, "also behind commands with more of them");
-	is_int(v_count_fds(), before, "of which none is kept, either");
+	is_int(t_count_fds(), before, "of which none is kept, either");
 	s.flood = 0;
 	leave_room(0);
 	works(vd_client_region_info(c, 0, &region),
@@ -484,7 +484,7 @@ test_under_way(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	must(getrlimit(RLIMIT_NOFILE, &limit) == 0);
 	test_under_way();
@@ -496,6 +496,6 @@ main(void)
 	test_twin();
 	test_bad(false);
 	test_bad(true);
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -446,7 +446,7 @@ main(void)
 	make_kinds();
 	v_dev_create(&dev);
 	interrupt_once();
-	before = v_count_fds();
+	before = t_count_fds();
 	test_lengths();
 	test_fields();
 	test_descriptors();
@@ -456,7 +456,7 @@ main(void)
 	if (fd != -1)
 		close(fd);
 	v_serve(dev.s, 0);
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	fd = -1;
 	need_client();
 	ok(vd_server_connected(dev.s), "an honest client is served");

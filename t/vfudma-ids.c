@@ -296,12 +296,12 @@ test_crossing(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_same();
 	test_taken();
 	test_wrap();
 	test_crossing();
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -165,13 +165,13 @@ try(enum manner manner, const char *name)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	try(ANSWER, "answers");
 	try(PIPELINE, "asks for other things before it answers");
 	try(SILENT, "keeps silent");
 	try(CLOSE_TWIN, "ends the twin");
 	try(CLOSE_BOTH, "leaves");
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -171,17 +171,6 @@ set_fds(struct dev *d, uint32_t flags, uint32_t index, uint32_t start,
 	return (error);
 }
 
-static unsigned int
-open_fds(void)
-{
-	unsigned int n = 0;
-	int fd;
-
-	for (fd = 0; fd < 1024; fd++)
-		n += fcntl(fd, F_GETFD) != -1;
-	return (n);
-}
-
 /* --- GET_IRQ_INFO -------------------------------------------------------- */
 
 static void
@@ -238,7 +227,7 @@ test_refused(void)
 	dev_init(&d);
 	for (i = 0; i < 4; i++)
 		fds[i] = new_fd();
-	before = open_fds();
+	before = t_count_fds();
 #define RAW(argsz, flags, index, start, count, len, nfds) \
 	set_raw(&d, (struct vd_irq_set){ argsz, flags, index, start, count }, \
 	    data, len, fds, nfds)
@@ -279,7 +268,7 @@ test_refused(void)
 	    bad, 2), EINVAL, "fds that are none");
 	for (i = 0; i < 4; i++)
 		ok(fds[i] != -1, "eventfd %u is left to the caller", i);
-	is_int(open_fds(), before, "no descriptor was lost or made");
+	is_int(t_count_fds(), before, "no descriptor was lost or made");
 	set_msix(&d, 0x8000);
 	for (i = 0; i < 4; i++)
 		must(vd_irq_trigger(d.s, VD_IRQ_MSIX, i) == 0);
@@ -341,7 +330,7 @@ test_notifier(bool open)
 {
 	const uint64_t full = UINT64_MAX - 1;
 	struct vd__notifier n = { .fd = -1 };
-	unsigned int i, before = open_fds();
+	unsigned int i, before = t_count_fds();
 	const char *how = open ? "by the kernel" : "by hand";
 	int fd = eventfd(0, EFD_CLOEXEC);
 
@@ -364,7 +353,7 @@ test_notifier(bool open)
 	vd__notify(&n, fd);
 	is_int(hits(fd), 1, "%s: closed it still signals", how);
 	close(fd);
-	is_int(open_fds(), before, "%s: no descriptor is left", how);
+	is_int(t_count_fds(), before, "%s: no descriptor is left", how);
 }
 
 /* --- every data with every action ---------------------------------------- */
@@ -476,7 +465,7 @@ test_kinds(void)
 	struct vd_server *s = vd_server_create(t, &ops, NULL);
 	struct vd_irq_set off = { 20, N | T, 0, 0, 0 };
 	int fds[VD_NUM_IRQS];
-	unsigned int before = open_fds();
+	unsigned int before = t_count_fds();
 	struct dev d;
 	uint32_t i;
 
@@ -490,7 +479,7 @@ test_kinds(void)
 	vd_server_destroy(s);
 	t_end(t);
 
-	before = open_fds();
+	before = t_count_fds();
 	dev_init(&d);
 	for (i = 0; i < VD_NUM_IRQS; i++) {
 		fds[i] = new_fd();
@@ -522,7 +511,7 @@ test_kinds(void)
 		close(fds[i]);
 	}
 	dev_fini(&d);
-	is_int(open_fds(), before, "a server that goes closes them");
+	is_int(t_count_fds(), before, "a server that goes closes them");
 }
 
 /* --- modes and masks ----------------------------------------------------- */
@@ -808,7 +797,7 @@ test_threads(void)
 {
 	struct racer r[2];
 	pthread_t thread[2];
-	unsigned int i, n, errors = 0, before = open_fds();
+	unsigned int i, n, errors = 0, before = t_count_fds();
 	int fds[4];
 	struct dev d;
 
@@ -850,7 +839,7 @@ test_threads(void)
 	for (i = 0; i < 4; i++)
 		close(fds[i]);
 	dev_fini(&d);
-	is_int(open_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 }
 
 /*
@@ -947,7 +936,7 @@ serve(void *arg)
 static void
 test_client(void)
 {
-	unsigned int i, before = open_fds();
+	unsigned int i, before = t_count_fds();
 	uint16_t on = 0x8000;
 	struct vd_irq_info info;
 	struct vd_client *c;
@@ -995,7 +984,7 @@ test_client(void)
 	for (i = 0; i < 20; i++)
 		close(fds[i]);
 	dev_fini(&d);
-	is_int(open_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 }
 
 int

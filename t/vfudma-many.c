@@ -176,7 +176,7 @@ main(void)
 	char path[64];
 	pthread_t th;
 
-	before = v_count_fds();
+	before = t_count_fds();
 	must(mkdtemp(dir) != NULL);
 	for (i = 0; i < DEVICES; i++) {
 		v_dev_create(&devs[i]);
@@ -214,6 +214,6 @@ main(void)
 	is_int(failed, 0, "everything has been given back");
 	pthread_barrier_destroy(&gate);
 	must(rmdir(dir) == 0);
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -431,7 +431,7 @@ has_fds(unsigned int n)
 	int i;
 
 	for (i = 0; i < 1000; i++) {
-		if (v_count_fds() == n)
+		if (t_count_fds() == n)
 			return (true);
 		usleep(1000);
 	}
@@ -452,7 +452,7 @@ test_cuts(bool twin)
 		n[way] = ways[way].nends;
 		memcpy(ends[way], ways[way].ends, sizeof(ends[way]));
 	}
-	before = v_count_fds();
+	before = t_count_fds();
 	for (way = 0; way < 2; way++) {
 		for (i = 0; i < n[way]; i++) {
 			for (half = 0; half < 2; half++) {
@@ -470,7 +470,7 @@ test_cuts(bool twin)
 				bad++;
 				diag("cut %u of way %u: %s: %s, %u fds%s%s", i,
 				    way, failed, strerror(err),
-				    v_count_fds() - before, dev.s->connected ?
+				    t_count_fds() - before, dev.s->connected ?
 				    ", connected" : "", dev.s->conn != NULL ?
 				    ", not dropped" : "");
 			}
@@ -543,7 +543,7 @@ end_fork(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds(), i;
+	unsigned int before = t_count_fds(), i;
 
 	for (i = 0; i < DMA_LEN; i++)
 		dma_data[i] = (uint8_t)(i * 5 + i / 256);
@@ -569,6 +569,6 @@ main(void)
 	t_end(topology);
 	close(memfd);
 	close(event);
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -176,7 +176,7 @@ test_fds(void)
 	struct vd__msg m;
 
 	begin();
-	before = v_count_fds();
+	before = t_count_fds();
 	send_at(1, 32, 0, 1);
 	send_at(2, 32, 0, 0);
 	send_at(3, 32, 0, 2);
@@ -214,17 +214,17 @@ test_fds(void)
 			must(v_send_raw(peer, buf + i, 1, fds, 16));
 			must(vd__conn_next(conn, &m) == 0);
 		}
-		ok(v_count_fds() <= before + 32,
+		ok(t_count_fds() <= before + 32,
 		    "a message cannot make us hold many");
 		must(v_send_raw(peer, buf + 215, 1, fds, 16));
 		expect(13, 16, true, "it has 16 in the end");
 	}
-	is_int(v_count_fds(), before, "none leaks");
+	is_int(t_count_fds(), before, "none leaks");
 	send_at(14, 32, 0, 1);
 	must(vd__conn_next(conn, &m) == 1);
 	vd__msg_close(&m);
 	vd__msg_close(&m);
-	is_int(v_count_fds(), before, "closing twice does no harm");
+	is_int(t_count_fds(), before, "closing twice does no harm");
 	send_at(15, 32, 0, 4);
 	send_at(16, 32, 0, 4);
 	{
@@ -237,7 +237,7 @@ test_fds(void)
 	expect(15, 4, false, "messages before the end come");
 	expect(16, 4, false, "all of them");
 	fails(vd__conn_next(conn, &m), ENOTCONN, "then the end");
-	is_int(v_count_fds() + 1, before, "which closes what was left");
+	is_int(t_count_fds() + 1, before, "which closes what was left");
 	vd__conn_destroy(conn);
 }
 
@@ -252,7 +252,7 @@ test_replies(void)
 	struct v_reply r;
 
 	begin();
-	before = v_count_fds();
+	before = t_count_fds();
 	works(vd__conn_reply(conn, &req, iov, 2, fds, 1), "a reply is sent");
 	must(v_recv(peer, &r));
 	ok(r.len == 10000 && memcmp(r.data, data, sizeof(r.data)) == 0 &&
@@ -296,7 +296,7 @@ test_replies(void)
 		must(vd__conn_reply(conn, &req, iov, 1, fds,
 		    req.hdr.id % 3 == 0) == 0);
 	}
-	ok(v_count_fds() <= before + 16, "few are copied (%u replies)", sent);
+	ok(t_count_fds() <= before + 16, "few are copied (%u replies)", sent);
 	for (got = bad = 0; got < sent; got++) {
 		while (!v_recv(peer, &r))
 			must(vd__conn_flush(conn) != -1);
@@ -304,11 +304,11 @@ test_replies(void)
 		v_close_fds(&r);
 	}
 	is_int(bad, 0, "each has what it was given");
-	is_int(v_count_fds(), before, "no copy is left");
+	is_int(t_count_fds(), before, "no copy is left");
 	while (!vd__conn_full(conn))
 		must(vd__conn_reply(conn, &req, iov, 2, fds, 1) == 0);
 	vd__conn_close(conn);
-	is_int(v_count_fds(), before, "nor after an early end");
+	is_int(t_count_fds(), before, "nor after an early end");
 	fails(vd__conn_reply(conn, &req, iov, 2, fds, 1), ENOTCONN,
 	    "then nothing can be sent");
 	end();
@@ -592,7 +592,7 @@ test_silence(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_splits();
 	test_framing();
@@ -601,6 +601,6 @@ main(void)
 	test_headers();
 	test_calls();
 	test_silence();
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

@@ -195,7 +195,7 @@ test_space(const char *pgsizes, const char *want, const char *want_told)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_calls();
 	test_space("65536", "10000+20000, 50000+10000",
@@ -204,6 +204,6 @@ main(void)
 	    "");
 	test_space("2097152", "", "10000-2ffff, 48000-67fff, 80000-80fff, "
 	    "af000-b0fff");
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

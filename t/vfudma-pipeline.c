@@ -320,7 +320,7 @@ main(void)
 {
 	const struct mt_backing backing = { .kind = MT_BACKING_FD,
 	    .flags = MT_BACKING_KEEP_FD, .fd = v_memfd(PAGE) };
-	unsigned int before = v_count_fds(), i;
+	unsigned int before = t_count_fds(), i;
 
 	t = t_topology();
 	root = t_container(t, "root", NR * 2 * PAGE);
@@ -330,12 +330,12 @@ main(void)
 		must(mt_region_add(root, parts[i], AT(i), 0) == 0);
 	}
 	sp = t_space(root);
-	before = v_count_fds();
+	before = t_count_fds();
 	test_window();
 	test_refused();
 	test_silent();
 	test_gone();
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	for (i = 0; i < NR; i++)
 		mt_region_put(parts[i]);
 	mt_space_destroy(sp);

@@ -255,7 +255,7 @@ test_spdk(void)
 
 	v_dev_create(&dev);
 	fd = v_attach(dev.s);
-	before = v_count_fds();
+	before = t_count_fds();
 	ok(v_call(dev.s, fd, VD_CMD_DEVICE_GET_INFO, &di, 16, &r) &&
 	    v_errno(&r) == 0, "GET_INFO");
 	for (i = 0; i < 9; i++) {
@@ -278,7 +278,7 @@ test_spdk(void)
 	    "and read by one of 4");
 	ok(v_call_fds(dev.s, fd, VD_CMD_DMA_UNMAP, &unmap, 24, &mem, 1, &r) &&
 	    v_errno(&r) == 0 && r.len == 24, "unmapped with a stray fd");
-	is_int(v_count_fds(), before, "no descriptor is kept");
+	is_int(t_count_fds(), before, "no descriptor is kept");
 	close(fd);
 	v_serve(dev.s, 0);
 	close(mem);
@@ -632,7 +632,7 @@ test_inherited(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	must(mkdtemp(dir) != NULL);
 	snprintf(path, sizeof(path), "%s/s", dir);
@@ -647,6 +647,6 @@ main(void)
 	test_two_servers();
 	test_inherited();
 	rmdir(dir);
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

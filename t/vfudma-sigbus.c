@@ -601,7 +601,7 @@ test_churn(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_children();
 	works(vd_sigbus_protect(), "protection is asked for");
@@ -613,6 +613,6 @@ main(void)
 	test_many();
 	test_huge();
 	test_churn();
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

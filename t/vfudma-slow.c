@@ -127,7 +127,7 @@ test_silent_client(void)
 	v_dev_create(&dev);
 	v_dev_create(&other);
 	other_fd = v_attach(other.s);
-	before = v_count_fds();
+	before = t_count_fds();
 	for (i = 0; i <= len; i++) {
 		must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0,
 		    sv) == 0);
@@ -140,7 +140,7 @@ test_silent_client(void)
 		close(sv[0]);
 		v_serve(dev.s, 0);
 		stuck += dev.s->conn != NULL;
-		kept += v_count_fds() != before;
+		kept += t_count_fds() != before;
 	}
 	is_int(lost, 0, "a client may be silent after any byte");
 	is_int(restless, 0, "of which the server makes no work");
@@ -645,7 +645,7 @@ test_silent_tree(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	must((event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) != -1);
 	test_version();
@@ -660,6 +660,6 @@ main(void)
 	test_slow_server();
 	test_silent_tree();
 	close(event);
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }

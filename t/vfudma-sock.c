@@ -34,7 +34,7 @@ test_fds(void)
 	bool lost;
 
 	open_pair();
-	before = v_count_fds();
+	before = t_count_fds();
 	for (i = 0; i < T_COUNT(fds); i++)
 		fds[i] = 1;
 	is_int(vd__sock_recv(sv[0], buf, sizeof(buf), got, &n, &lost), -1,
@@ -60,7 +60,7 @@ test_fds(void)
 	ok(lost, "some are lost");
 	for (i = 0; i < n; i++)
 		vd__close(got[i]);
-	is_int(v_count_fds(), before, "and none leaks");
+	is_int(t_count_fds(), before, "and none leaks");
 
 	is_int(vd__sock_send(sv[0], &(struct iovec){ buf, 1 }, 1, fds,
 	    VD_MAX_FDS + 1), -1, "more than that cannot be sent");
@@ -187,12 +187,12 @@ test_paths(void)
 int
 main(void)
 {
-	unsigned int before = v_count_fds();
+	unsigned int before = t_count_fds();
 
 	test_fds();
 	test_full_table();
 	test_adopt();
 	test_paths();
-	is_int(v_count_fds(), before, "no descriptor is left");
+	is_int(t_count_fds(), before, "no descriptor is left");
 	return (done());
 }
