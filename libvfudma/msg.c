@@ -133,6 +133,7 @@ struct vd__conn {
 	TAILQ_HEAD(, vd__waiter) waiters;	/* [c] */
 	struct vd__waiter *leader;	/* [c] */
 	bool polling;			/* [c] the leader sleeps */
+	bool kicked;			/* [c] and has been kicked, by kick_fd */
 	TAILQ_HEAD(, command) commands;	/* [c] */
 	TAILQ_HEAD(, command) spare;	/* [c] places for more */
 	unsigned int nspare;		/* [c] */
@@ -226,13 +227,29 @@ broken(struct vd__conn *c, int err)
 	return (-1);
 }
 
+/* Out of poll with the leader, if it is there: with lock held. */
 static void
 kick(struct vd__conn *c)
 {
 	const uint64_t one = 1;
 
-	if (write(c->kick_fd, &one, sizeof(one)) == -1)
-		return;			/* full: it is readable anyway */
+	if (c->polling && !c->kicked)
+		c->kicked = write(c->kick_fd, &one, sizeof(one)) ==
+		    sizeof(one);
+}
+
+/*
+ * The leader has left poll.  It takes back a kick that came too late, or its
+ * next sleep would be none: with lock held.
+ */
+static void
+end_polling(struct vd__conn *c)
+{
+	uint64_t n;
+
+	c->polling = false;
+	if (c->kicked)
+		c->kicked = read(c->kick_fd, &n, sizeof(n)) != sizeof(n);
 }
 
 /* The call has ended, of which done will tell if tell: with lock held. */
@@ -253,7 +270,7 @@ end_call(struct vd__conn *c, struct vd__call *call, int err, bool tell)
 	} else if (call->waiter != NULL) {
 		if (call->waiter != c->leader)
 			pthread_cond_signal(&call->waiter->cond);
-		else if (c->polling)
+		else
 			kick(c);
 	}
 }
@@ -323,8 +340,7 @@ fail_calls(struct vd__conn *c)
 	}
 	TAILQ_FOREACH(w, &c->waiters, link)
 		pthread_cond_signal(&w->cond);
-	if (c->polling)
-		kick(c);
+	kick(c);
 	pthread_mutex_unlock(&c->lock);
 	pthread_mutex_unlock(&c->out_lock);
 	pthread_mutex_unlock(&c->in_lock);
@@ -710,16 +726,20 @@ look_for_more(struct vd__conn *c)
  * Read all that is there, and file it, with in_lock held: 0, or -1.  *told is
  * set if others have to hear of it.  Commands that we are to serve ourselves
  * are left in the socket for a while; so is who never stops talking, at until.
- * Who waits for a call, own, stops when it has ended, which nobody else does.
+ * Waiter w, if not NULL, stops when its call has ended, which nobody else does.
+ * Another reader may have ended it before; then w receives only if it is here
+ * for room in the queue, which the peer may not make before we receive.
  * A receive that has found less than it had room for is the last one, as to
  * learn that nothing more is there would take another; if something is, who
  * sleeps in poll is woken.
  */
 static int
 read_all(struct vd__conn *c, bool *told, int64_t until,
-    const struct vd__call *own)
+    const struct vd__waiter *w)
 {
-	bool receive = true, more, serving;
+	const struct vd__call *own = w != NULL ? w->call : NULL;
+	bool receive = own == NULL || own->state != ENDED || w->served;
+	bool more, serving;
 	struct vd__stream *st;
 	struct vd__msg m;
 	unsigned int i;
@@ -811,8 +831,7 @@ vd__conn_next(struct vd__conn *c, struct vd__msg *m)
 	/* The socket tells the leader nothing of what we have left. */
 	if (c->more && c->npending > 0) {
 		pthread_mutex_lock(&c->lock);
-		if (c->polling)
-			kick(c);
+		kick(c);
 		pthread_mutex_unlock(&c->lock);
 	}
 	return (result(c, rv));
@@ -992,8 +1011,7 @@ put(struct vd__conn *c, struct vd__stream *st, struct vd_hdr *hdr,
 		    broken(c, err));
 	}
 	pthread_mutex_lock(&c->lock);
-	if (c->polling)
-		kick(c);
+	kick(c);
 	pthread_mutex_unlock(&c->lock);
 	if (c->ops->wake != NULL)
 		c->ops->wake(c->arg);
@@ -1267,7 +1285,6 @@ sleep_in_poll(struct vd__conn *c, int64_t deadline)
 {
 	struct pollfd pfd[3];
 	int64_t left = -1;
-	uint64_t n;
 	unsigned int i;
 	int rv;
 
@@ -1292,11 +1309,7 @@ sleep_in_poll(struct vd__conn *c, int64_t deadline)
 		rv = poll(pfd, c->nstreams + 1,
 		    left > INT32_MAX ? INT32_MAX : (int)left);
 	} while (rv == -1 && errno == EINTR);
-	if (rv == -1)
-		return (broken(c, ENOMEM));
-	if (pfd[i].revents != 0 && read(c->kick_fd, &n, sizeof(n)) == -1)
-		return (0);		/* somebody else's */
-	return (0);
+	return (rv == -1 ? broken(c, ENOMEM) : 0);
 }
 
 /* Has it got what it waits for?  With lock held. */
@@ -1375,11 +1388,11 @@ lead(struct vd__conn *c, struct vd__waiter *self, int64_t deadline)
 
 	rv = sleep_in_poll(c, deadline);
 	pthread_mutex_lock(&c->lock);
-	c->polling = false;
+	end_polling(c);
 	pthread_mutex_unlock(&c->lock);
 	if (rv == 0 && (rv = vd__conn_flush(c)) != -1) {
 		pthread_mutex_lock(&c->in_lock);
-		rv = read_all(c, &told, deadline, self->call);
+		rv = read_all(c, &told, deadline, self);
 		pthread_mutex_unlock(&c->in_lock);
 	}
 	result(c, rv);

@@ -627,6 +627,20 @@ reader(void *arg)
 	return ((void *)bad);
 }
 
+/* The peer that says all it has to say before it reads. */
+static void *
+talker(void *arg)
+{
+	uint8_t *data = pattern(LARGE, 5);
+	unsigned int i;
+
+	for (i = 0; i < 8; i++)
+		must(v_send_fds(peer, 0, VD_CMD_DMA_WRITE, VD_TYPE_COMMAND |
+		    VD_NO_REPLY, data, LARGE, NULL, 0));
+	free(data);
+	return (reader(arg));
+}
+
 /* Many answers of ours in the socket, and the peer reads them late. */
 static void
 test_answers(void)
@@ -647,6 +661,19 @@ test_answers(void)
 	    (size_t)most_queued);
 	must(pthread_join(th, &rv) == 0);
 	is_int((uintptr_t)rv, 0, "all arrive");
+	end();
+
+	/* Our call is over; what we owe goes out when we have listened. */
+	begin_with(&serving, 0);
+	reset(LARGE);
+	call = (struct vd__call){ 0 };
+	must(start(&call, NULL, 0, 5000) == 0 && skip_message(peer, &h));
+	flood(&h, 10, 0);
+	must(pthread_create(&th, NULL, talker, (void *)10) == 0);
+	works(await(&call), "answers to who talks before it listens");
+	is_int(vd__conn_queued(conn), 0, "are all sent");
+	must(pthread_join(th, &rv) == 0);
+	is_int((uintptr_t)rv, 0, "and arrive");
 	end();
 
 	begin_with(&serving, 0);
