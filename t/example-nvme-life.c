@@ -651,12 +651,12 @@ test_clients(struct host *h)
 static bool
 is_dropped(struct host *h)
 {
-	int64_t end = now_ms() + 10000;
+	int64_t end = t_now_ms() + 10000;
 	uint32_t val;
 
 	while (vd_client_read(h->client, VD_REGION_BAR0, NVME_REG_CSTS, &val,
 	    sizeof(val)) == 0) {
-		if (now_ms() > end)
+		if (t_now_ms() > end)
 			return (false);
 		usleep(500);
 	}

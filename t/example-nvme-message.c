@@ -222,9 +222,9 @@ release(struct relay *r)
 static bool
 wait_held(const struct relay *r, unsigned int n)
 {
-	int64_t end = now_ms() + 10000;
+	int64_t end = t_now_ms() + 10000;
 
-	while (r->nheld < n && now_ms() < end) {
+	while (r->nheld < n && t_now_ms() < end) {
 		if (r->h->serves && vd_client_run(r->h->client) == -1)
 			return (false);
 		usleep(100);
@@ -505,13 +505,13 @@ test_silence(struct host *h)
 	uint16_t cid;
 
 	ready(&r, h);
-	begun = now_ms();
+	begun = t_now_ms();
 	set_range(&r, DATA, PAGE);
 	r.manner = SWALLOW;
 	is_status(move(h, NVME_IO_WRITE, 1, 0, 8, DATA, PAGE),
 	    NVME_DATA_TRANSFER, "no answer is an error, too");
-	ok(now_ms() - begun < 9000, "in time (%d ms)",
-	    (int)(now_ms() - begun));
+	ok(t_now_ms() - begun < 9000, "in time (%d ms)",
+	    (int)(t_now_ms() - begun));
 
 	hold(&r, DATA, PAGE, 2);
 	put_one(h, NVME_IO_WRITE, 1, 0, PAGE);

@@ -74,15 +74,6 @@ struct answer {
 #define is_status(answer, want, ...) \
 	is_hex((answer).status, want, __VA_ARGS__)
 
-static T_UNUSED int64_t
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
-}
-
 /* --- the program ---------------------------------------------------------- */
 
 #define MAX_ARGS	24
@@ -265,10 +256,10 @@ config_get(struct host *h, uint32_t off, size_t len)
 static T_UNUSED bool
 csts_wait(struct host *h, uint32_t mask, uint32_t want)
 {
-	int64_t end = now_ms() + 10000;
+	int64_t end = t_now_ms() + 10000;
 
 	while ((reg_get(h, NVME_REG_CSTS) & mask) != want) {
-		if (now_ms() > end)
+		if (t_now_ms() > end)
 			return (false);
 		usleep(500);
 	}
@@ -406,8 +397,8 @@ queue_peek(struct host *h, unsigned int qid, int ms)
 		if (h->serves && vd_client_run(h->client) == 1)
 			continue;
 		if (end == 0)
-			end = now_ms() + ms;
-		if (now_ms() > end)
+			end = t_now_ms() + ms;
+		if (t_now_ms() > end)
 			return (a);
 		sched_yield();
 	}

@@ -662,11 +662,11 @@ static void
 test_strangers(void)
 {
 	struct evil *e;
-	int64_t start = now_ms();
+	int64_t start = t_now_ms();
 
 	is_evil(evil_new(M_SILENT), "--timeout 1", 4,
 	    "does not answer in time", "silence");
-	ok(now_ms() - start < 4000, "is not listened to for long");
+	ok(t_now_ms() - start < 4000, "is not listened to for long");
 	is_evil(evil_new(M_GARBAGE), "", 3, "it may be no vfio-user server",
 	    "a web server");
 	is_evil(evil_new(M_HANGUP), "", 3, "closed the connection",
@@ -679,14 +679,14 @@ test_strangers(void)
 	e = evil_new(M_ANSWER);
 	e->delay_ms = 50;
 	e->nr_regions = 256;
-	start = now_ms();
+	start = t_now_ms();
 	is_evil(e, "--timeout 1", 4, "does not answer in time",
 	    "one that dawdles");
-	ok(now_ms() - start < 4000, "is not listened to for longer");
-	start = now_ms();
+	ok(t_now_ms() - start < 4000, "is not listened to for longer");
+	start = t_now_ms();
 	is_evil(evil_new(M_FLOOD), "--timeout 1", 4, "does not answer in time",
 	    "one that asks and asks");
-	ok(now_ms() - start < 4000, "is not answered for long");
+	ok(t_now_ms() - start < 4000, "is not answered for long");
 	e = evil_new(M_ANSWER);
 	e->nr_regions = UINT32_MAX;
 	is_evil(e, "", 3, "device info: the server does not keep to",
@@ -799,7 +799,7 @@ test_disconnect(void)
 static void
 test_random_config(void)
 {
-	uint64_t seed = t_env("T_SEED", (uint64_t)now_ms()), state = seed;
+	uint64_t seed = t_env("T_SEED", (uint64_t)t_now_ms()), state = seed;
 	unsigned int wrong = 0, i, j;
 	struct evil *e;
 	json_t *root;

@@ -19,31 +19,11 @@
 #include <semaphore.h>
 #include <time.h>
 
-#include <libvfudma/vfudma.h>
-
-#include "t/util.h"
+#include "t/vfu.h"
 
 #define PAGE		4096u
 #define ARGSZ		176u	/* what the client asks for first */
 #define JSON(s)		"{\"capabilities\":{" s "}}"
-
-static T_UNUSED int64_t
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
-}
-
-static T_UNUSED int
-new_memfd(size_t len)
-{
-	int fd = memfd_create("vfudma-client", MFD_CLOEXEC);
-
-	must(fd != -1 && ftruncate(fd, (off_t)len) == 0);
-	return (fd);
-}
 
 /* --- a server by hand ---------------------------------------------------- */
 
@@ -130,7 +110,7 @@ put(struct script *s, const void *hdr, const void *payload, size_t len,
 	} control;
 	size_t total = sizeof(struct vd_hdr) + len, n;
 	uint8_t *all = malloc(total);
-	int fd = nfds > 0 ? new_memfd(16 * PAGE) : -1;
+	int fd = nfds > 0 ? v_memfd(16 * PAGE) : -1;
 	bool gone = false;
 
 	must(all != NULL && nfds <= 64);
@@ -282,18 +262,7 @@ script_new(void (*run)(struct script *), const void *arg)
 static T_UNUSED struct vd_client *
 script_start(struct script *s)
 {
-	struct vd_client *c;
-	int pair[2], error;
-
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
-	s->fd = pair[1];
-	must(pthread_create(&s->thread, NULL, script_thread, s) == 0);
-	c = vd_client_attach(pair[0]);
-	error = errno;
-	if (c == NULL)
-		close(pair[0]);
-	errno = error;
-	return (c);
+	return (v_by_hand(&s->thread, &s->fd, script_thread, s, NULL));
 }
 
 /* True if no descriptor was leaked. */
@@ -302,10 +271,7 @@ script_stop(struct script *s, struct vd_client *c)
 {
 	bool same;
 
-	vd_client_destroy(c);
-	shutdown(s->fd, SHUT_RDWR);
-	pthread_join(s->thread, NULL);
-	close(s->fd);
+	v_by_hand_end(c, s->thread, s->fd);
 	same = t_count_fds() == s->fds_before;
 	free(s);
 	return (same);

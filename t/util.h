@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <time.h>
 
 #include <libmemtree/memtree.h>
 
@@ -62,6 +63,15 @@ t_must(bool is, const char *what, const char *file, int line)
 		ok(false, "%s:%d: %s (%s)", file, line, what, strerror(errno));
 		exit(1);
 	}
+}
+
+static T_UNUSED int64_t
+t_now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
 }
 
 /* How many descriptors this process has, and a constant. */

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 
 #include <libvfudma/vfudma.h>
 
@@ -172,6 +173,37 @@ v_close_fds(struct v_reply *r)
 {
 	while (r->nfds > 0)
 		close(r->fds[--r->nfds]);
+}
+
+/*
+ * Serve *fd by hand, on a thread of its own, and connect a client to it: NULL
+ * with errno if that fails.
+ */
+V__UNUSED static struct vd_client *
+v_by_hand(pthread_t *thread, int *fd, void *(*serve)(void *), void *arg,
+    const struct vd_client_options *o)
+{
+	struct vd_client *c;
+	int sv[2], saved;
+
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
+	*fd = sv[1];
+	must(pthread_create(thread, NULL, serve, arg) == 0);
+	c = vd_client_attach_with(sv[0], o);
+	saved = errno;
+	if (c == NULL)
+		close(sv[0]);
+	errno = saved;
+	return (c);
+}
+
+V__UNUSED static void
+v_by_hand_end(struct vd_client *c, pthread_t thread, int fd)
+{
+	vd_client_destroy(c);
+	shutdown(fd, SHUT_RDWR);
+	must(pthread_join(thread, NULL) == 0);
+	close(fd);
 }
 
 /* Is there something to read, or the end, within ms? */

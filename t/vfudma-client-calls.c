@@ -271,11 +271,11 @@ test_timeouts(void)
 		s = script_new(torn ? answer_torn : answer_late, NULL);
 		c = script_connect(s);
 		vd_client_set_timeout(c, 100);
-		start = now_ms();
+		start = t_now_ms();
 		fails(vd_client_device_info(c, &info), ETIMEDOUT,
 		    "%s reply is not waited for",
 		    torn ? "a torn" : "a missing");
-		start = now_ms() - start;
+		start = t_now_ms() - start;
 		ok(start >= 90 && start < 3000, "longer than was said");
 		vd_client_set_timeout(c, -1);
 		works(vd_client_irq_info(c, VD_IRQ_MSIX, &irq),
@@ -299,7 +299,7 @@ test_timeouts(void)
 	    "only so many commands can wait for a server");
 	sem_post(&told);
 	vd_client_set_timeout(c, 2000);
-	for (start = now_ms(); now_ms() - start < 5000; usleep(10000))
+	for (start = t_now_ms(); t_now_ms() - start < 5000; usleep(10000))
 		if (vd_client_device_info(c, &info) == 0)
 			break;
 	works(vd_client_device_info(c, &info),
@@ -440,11 +440,11 @@ test_commands(void)
 		s = script_new(flood, reads ? "reads" : NULL);
 		c = script_connect(s);
 		vd_client_set_timeout(c, 300);
-		start = now_ms();
+		start = t_now_ms();
 		ok(vd_client_device_info(c, &info) == -1,
 		    "a flood of commands %s", reads ?
 		    "gets answers, but" : "that reads no answers");
-		ok(now_ms() - start < 5000, "keeps nobody longer than said");
+		ok(t_now_ms() - start < 5000, "keeps nobody longer than said");
 		ok(script_stop(s, c), "no descriptor is left");
 	}
 }
@@ -465,7 +465,7 @@ test_full(void)
 	struct script *s = script_new(never_read, NULL);
 	struct vd_client *c = script_connect(s);
 	static uint8_t buf[256 << 10];
-	int64_t start = now_ms();
+	int64_t start = t_now_ms();
 	int n;
 
 	vd_client_set_timeout(c, 200);
@@ -474,7 +474,7 @@ test_full(void)
 			break;
 	ok(n < 1000 && (errno == ETIMEDOUT || errno == ENOTCONN),
 	    "writes are posted only as long as there is room");
-	ok(now_ms() - start < 5000, "and then given up in time");
+	ok(t_now_ms() - start < 5000, "and then given up in time");
 	ok(script_stop(s, c), "no descriptor is left");
 }
 
@@ -507,11 +507,11 @@ test_post_all(void)
 	struct vd_client *c = script_connect(s);
 	size_t len = 1 << 20;
 	uint8_t *buf = calloc(1, len);
-	int64_t start = now_ms();
+	int64_t start = t_now_ms();
 
 	must(buf != NULL);
 	works(vd_client_post(c, 0, 0, buf, len), "a megabyte is posted");
-	while (now_ms() - start < 3000 && look(&n).posts == 0)
+	while (t_now_ms() - start < 3000 && look(&n).posts == 0)
 		usleep(1000);
 	is_int(look(&n).posts, 1,
 	    "and arrives without anything sent after it");

@@ -249,7 +249,7 @@ use_regions(struct vd_client *c)
 static void
 use_dma(struct vd_client *c, struct device *d)
 {
-	int fd = new_memfd(4 * PAGE);
+	int fd = v_memfd(4 * PAGE);
 	uint8_t *mem = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED,
 	    fd, 0);
 	unsigned int rw = VD_DMA_READABLE | VD_DMA_WRITABLE;

@@ -24,15 +24,6 @@ static char dir[] = "/tmp/vfudma-many.XXXXXX";
 static _Atomic(bool) stop;
 static pthread_barrier_t gate;
 
-static int64_t
-now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ((int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000);
-}
-
 static void
 path_of(unsigned int i, char path[64])
 {
@@ -72,15 +63,15 @@ struct client {
 
 #define timed(k, call)							\
 	do {								\
-		int64_t begun = now_ms();				\
+		int64_t begun = t_now_ms();				\
 									\
 		if ((call) == -1) {					\
 			(k)->failed++;					\
 			diag("%u: %s: %s", (k)->number, #call,		\
 			    strerror(errno));				\
 		}							\
-		if (now_ms() - begun > (k)->longest)			\
-			(k)->longest = now_ms() - begun;		\
+		if (t_now_ms() - begun > (k)->longest)			\
+			(k)->longest = t_now_ms() - begun;		\
 	} while (0)
 
 static void *
@@ -99,7 +90,7 @@ client(void *arg)
 	path_of(k->number, path);
 	mem = v_memfd(0x10000);
 	pthread_barrier_wait(&gate);
-	start = now_ms();
+	start = t_now_ms();
 	if ((c = vd_client_connect(path)) == NULL) {
 		diag("%u: %s", k->number, strerror(errno));
 		k->failed++;
@@ -107,7 +98,7 @@ client(void *arg)
 		close(event);
 		return (NULL);
 	}
-	k->longest = now_ms() - start;
+	k->longest = t_now_ms() - start;
 	timed(k, vd_client_device_info(c, &info));
 	timed(k, vd_client_write(c, VD_REGION_CONFIG, 4, &cmd, 2));
 	timed(k, vd_client_set_eventfds(c, VD_IRQ_MSIX, 0, 1, &event));

@@ -95,13 +95,10 @@ static struct vd_client *
 start(struct server *s)
 {
 	struct vd_client *c;
-	int sv[2];
 
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
-	s->fd = sv[1];
 	nmaps = 0;
-	must(pthread_create(&s->thread, NULL, serve, s) == 0);
-	must((c = vd_client_attach(sv[0])) != NULL);
+	c = v_by_hand(&s->thread, &s->fd, serve, s, NULL);
+	must(c != NULL);
 	return (c);
 }
 

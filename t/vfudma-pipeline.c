@@ -152,13 +152,10 @@ start(struct server *s, int timeout_ms)
 {
 	const struct vd_client_options o = { .timeout_ms = timeout_ms };
 	struct vd_client *c;
-	int sv[2];
 
 	nr_failed = nr_unmap_failed = nr_odd = 0;
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
-	s->fd = sv[0];
-	must(pthread_create(&s->thread, NULL, serve, s) == 0);
-	must((c = vd_client_attach_with(sv[1], &o)) != NULL);
+	c = v_by_hand(&s->thread, &s->fd, serve, s, &o);
+	must(c != NULL);
 	return (c);
 }
 

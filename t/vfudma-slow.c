@@ -421,28 +421,15 @@ static struct vd_client *
 start(struct server *s, int timeout_ms)
 {
 	const struct vd_client_options o = { .timeout_ms = timeout_ms };
-	struct vd_client *c;
-	int sv[2], saved;
 
 	s->holds = false;
-	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
-	s->fd = sv[1];
-	must(pthread_create(&s->thread, NULL, serve, s) == 0);
-	c = vd_client_attach_with(sv[0], &o);
-	saved = errno;
-	if (c == NULL)
-		close(sv[0]);
-	errno = saved;
-	return (c);
+	return (v_by_hand(&s->thread, &s->fd, serve, s, &o));
 }
 
 static void
 stop(struct server *s, struct vd_client *c)
 {
-	vd_client_destroy(c);
-	shutdown(s->fd, SHUT_RDWR);
-	must(pthread_join(s->thread, NULL) == 0);
-	close(s->fd);
+	v_by_hand_end(c, s->thread, s->fd);
 }
 
 static uint8_t large[60 << 10];
