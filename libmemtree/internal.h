@@ -166,13 +166,16 @@ struct mt_topology {
 	_Atomic(uintptr_t) owner;	/* [a] thread that holds lock, or 0 */
 	unsigned int depth;		/* [t] nested transactions */
 	bool notifying;			/* [t] listeners are being called */
+	bool settling;			/* [t] settle callbacks are */
 	bool had_room;			/* [t] see mt__extras_begin() */
 	bool relogged;			/* [t] some region's log was changed */
 	uint64_t seq;			/* [t] last place in a sibling order */
 	uint64_t visit;			/* [t] stamp of the last walk */
 	uint64_t builds;		/* [t] number of the last build */
 	LIST_HEAD(, mt__root) dirty_roots;	/* [t] */
+	struct mt_listener *unsettled;	/* [t] whose settle is to be called */
 	SLIST_HEAD(mt__undos, mt__undo) undo;	/* [t] newest first */
+	struct mt__undos resized;	/* [t] whose owners are to be told */
 	struct mt_region **scratch;	/* [t] children of windows, a stack */
 	size_t scratch_n;		/* [t] */
 	size_t scratch_room;		/* [t] */
@@ -898,6 +901,8 @@ int	mt__iommu_map(struct mt__reader *rd, const struct mt__hit *hit,
 
 /* Tell the listeners of sp what a commit has changed in its root. */
 void	mt__listener_notify(struct mt_space *sp, struct mt__root *root);
+/* Call settle of all who have been told something, until nobody is left. */
+void	mt__listener_settle(struct mt_topology *t);
 
 /* --- dump.c -------------------------------------------------------------- */
 

@@ -54,6 +54,34 @@ tell_begin(struct notice *n)
 			l->begin(l->arg, n->sp);
 }
 
+/* l has something to settle when the commit is over. */
+static void
+unsettle(struct mt_listener *l)
+{
+	struct mt_listener **at = &l->sp->topology->unsettled;
+
+	if (l->settle == NULL || l->unsettled)
+		return;
+	while (*at != NULL)
+		at = &(*at)->next_unsettled;
+	*at = l;
+	l->next_unsettled = NULL;
+	l->unsettled = true;
+}
+
+static void
+settled(struct mt_listener *l)
+{
+	struct mt_listener **at = &l->sp->topology->unsettled;
+
+	if (!l->unsettled)
+		return;
+	while (*at != l)
+		at = &(*at)->next_unsettled;
+	*at = l->next_unsettled;
+	l->unsettled = false;
+}
+
 static void
 tell_commit(const struct notice *n)
 {
@@ -61,9 +89,24 @@ tell_commit(const struct notice *n)
 
 	if (!n->begun)
 		return;
-	FOREACH_LISTENER(l, n, true)
+	FOREACH_LISTENER(l, n, true) {
 		if (l->commit != NULL)
 			l->commit(l->arg, n->sp);
+		unsettle(l);
+	}
+}
+
+void
+mt__listener_settle(struct mt_topology *t)
+{
+	struct mt_listener *l;
+
+	t->settling = true;
+	while ((l = t->unsettled) != NULL) {
+		settled(l);
+		l->settle(l->arg, l->sp);
+	}
+	t->settling = false;
 }
 
 /* --- what is in both views ----------------------------------------------- */
@@ -416,6 +459,7 @@ mt_listener_unregister(struct mt_listener *l)
 	if (mt_topology_begin(t) == -1)
 		return (-1);
 	replay(sp, l, false);
+	settled(l);
 	unlink_listener(l);
 	leave(t);
 	return (0);

@@ -56,10 +56,17 @@ struct mt_eventfd {
  * prio as del does, an _add as add.  A listener hears begin and commit if
  * there is anything of all this to tell, even if it has no callback for that.
  *
+ * settle comes behind a commit, when every listener of every space has heard
+ * all of it, and may change the tree: what follows from what came and went is
+ * done by it, before the call that committed returns.  What it changes is
+ * another commit, of which listeners hear, this one too, and which may fail
+ * without harm to the first.  So it is called again, until it changes nothing
+ * that its space shows.
+ *
  * Context: the committing thread, under the topology's writer lock, when all
  *          spaces have their new views.  Reading, mapping and finding are
- *          allowed; changing the tree is refused with EDEADLK.  sec is lent
- *          for the call; take mt_region_get() to keep its region.
+ *          allowed; changing the tree is refused with EDEADLK, but in settle.
+ *          sec is lent for the call; take mt_region_get() to keep its region.
  * Since:   0.1
  */
 struct mt_listener {
@@ -87,10 +94,13 @@ struct mt_listener {
 	    const struct mt_section *sec, struct mt_range range);
 	void (*coalesce_del)(void *arg, struct mt_space *sp,
 	    const struct mt_section *sec, struct mt_range range);
+	void (*settle)(void *arg, struct mt_space *sp);
 	/* private */
 	struct mt_space *sp;
 	struct mt_listener *next;
 	struct mt_listener *prev;
+	struct mt_listener *next_unsettled;
+	bool unsettled;
 };
 
 /*

@@ -48,6 +48,7 @@ mt_topology_create(void)
 	pthread_mutex_init(&t->views_lock, NULL);
 	LIST_INIT(&t->dirty_roots);
 	SLIST_INIT(&t->undo);
+	SLIST_INIT(&t->resized);
 	if ((error = mt__reclaim_init(t)) != 0) {
 		pthread_mutex_destroy(&t->views_lock);
 		pthread_mutex_destroy(&t->lock);
@@ -124,13 +125,29 @@ mt__topology_log(struct mt_topology *t, struct mt_region *r)
 	return (0);
 }
 
+/* Is to be told already, because of a commit before this one: now of last. */
+static bool
+is_kept(struct mt_topology *t, const struct mt_region *r, mt_addr last)
+{
+	struct mt__undo *u;
+
+	if (!t->settling)
+		return (false);
+	SLIST_FOREACH(u, &t->resized, entry)
+		if (u->region == r) {
+			u->state.last = last;
+			return (true);
+		}
+	return (false);
+}
+
 /*
  * Of what has been logged keep one entry, with the size that it has now, for
  * each region that has another one than before and has somebody who asked.
  * So who is to be told after the commit is known without an allocation.
  */
 static void
-keep_resized(struct mt_topology *t, struct mt__undos *resized)
+keep_resized(struct mt_topology *t)
 {
 	struct mt__undos all = SLIST_HEAD_INITIALIZER(all);
 	struct mt__undo *u;
@@ -149,9 +166,10 @@ keep_resized(struct mt_topology *t, struct mt__undos *resized)
 		first = r->visited != t->visit;
 		r->visited = t->visit;
 		if (first && r->rare != NULL && r->rare->resized != NULL &&
-		    r->state.last != u->state.last) {
+		    r->state.last != u->state.last &&
+		    !is_kept(t, r, r->state.last)) {
 			u->state.last = r->state.last;
-			SLIST_INSERT_HEAD(resized, u, entry);
+			SLIST_INSERT_HEAD(&t->resized, u, entry);
 		} else
 			SLIST_INSERT_HEAD(&t->undo, u, entry);
 	}
@@ -483,21 +501,13 @@ mt__shown(struct mt_region *r, mt_addr first, mt_addr last,
 	forget(t);
 }
 
-int
-mt_topology_commit(struct mt_topology *t)
+/* Make and publish what the transaction has changed, or take it back. */
+static int
+finish(struct mt_topology *t)
 {
 	struct mt__undo *u;
-	struct mt__undos resized = SLIST_HEAD_INITIALIZER(resized);
 	int error = 0;
 
-	if (!mt__topology_is_mine(t) || t->notifying) {
-		errno = EPERM;
-		return (-1);
-	}
-	if (t->depth > 1) {
-		t->depth--;
-		return (0);
-	}
 	if (!LIST_EMPTY(&t->dirty_roots)) {
 		if (mt__waiting_full(t) && !t->had_room)
 			error = EAGAIN;
@@ -511,11 +521,38 @@ mt_topology_commit(struct mt_topology *t)
 			mt__dirty_commit(u->region);
 	t->relogged = false;
 	if (error == 0)
-		keep_resized(t, &resized);
+		keep_resized(t);
 	drop_undo(t, error != 0);
 	if (error != 0)
 		forget(t);
 	t->depth = 0;
+	return (error);
+}
+
+int
+mt_topology_commit(struct mt_topology *t)
+{
+	struct mt__undos resized;
+	int error;
+
+	if (!mt__topology_is_mine(t) || t->notifying || t->depth == 0) {
+		errno = EPERM;
+		return (-1);
+	}
+	if (t->depth > 1) {
+		t->depth--;
+		return (0);
+	}
+	error = finish(t);
+	/* Of a change by who settles, all the rest is left to who commits. */
+	if (t->settling) {
+		errno = error;
+		return (error == 0 ? 0 : -1);
+	}
+	if (error == 0)
+		mt__listener_settle(t);
+	resized = t->resized;
+	SLIST_INIT(&t->resized);
 	atomic_store_explicit(&t->owner, 0, memory_order_relaxed);
 	pthread_mutex_unlock(&t->lock);
 	if (error != 0) {

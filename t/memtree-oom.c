@@ -687,6 +687,37 @@ do_unlisten(struct world *w)
 	return (mt_listener_unregister(&w->l2));
 }
 
+/* Where there is no RAM there is no I/O. */
+static void
+settle(void *arg, struct mt_space *sp)
+{
+	struct world *w = arg;
+
+	(void)sp;
+	(void)mt_region_set_enabled(w->io, mt_region_enabled(w->ram));
+}
+
+static void
+before_settle(struct world *w)
+{
+	w->l2 = (struct mt_listener){ .arg = w, .settle = settle };
+	must(mt_listener_register(w->sp, &w->l2) == 0);
+}
+
+static int
+do_settle(struct world *w)
+{
+	return (mt_region_set_enabled(w->ram, false));
+}
+
+/* If there was no memory to settle it then, there was at the next chance. */
+static void
+after_settle(struct world *w)
+{
+	must(mt_region_set_enabled(w->rom, !mt_region_enabled(w->rom)) == 0);
+	must(!mt_region_enabled(w->io));
+}
+
 static int
 do_dump_tree(struct world *w)
 {
@@ -883,6 +914,8 @@ static const struct call {
 	    false, .same = true },
 	{ "mt_listener_unregister", do_unlisten, false,
 	    .before = before_unlisten, .same = true },
+	{ "a change that is settled", do_settle, true,
+	    .before = before_settle, .after = after_settle },
 	{ "mt_region_set_log (on)", do_log, .may_fail = true },
 	{ "mt_region_set_log (off)", do_unlog, true,
 	    .before = before_unlog, .same = true },
