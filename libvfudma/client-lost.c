@@ -480,8 +480,6 @@ vd_client_reconnect(struct vd_client *c, int fd)
 	}
 	for (unsigned int i = 0; i < VD_NUM_REGIONS; i++)
 		vd__close(regions[i].fd);
-	if (rv == 0 && c->pages != NULL)
-		(void)vd_client_update_pages(c);
 	if (rv == 0 && fd != -1)
 		close(fd);
 	return (rv);

@@ -28,8 +28,7 @@ struct vd__pages {
 	struct mt_listener l;
 	struct vd_client *client;
 	struct mt_space *sp;
-	void (*changed)(void *arg);
-	void *arg;
+	bool off;			/* about to end: nothing is shown */
 };
 
 static uint64_t
@@ -40,11 +39,12 @@ page_size(void)
 
 /* --- what the space shows ------------------------------------------------ */
 
+/* Before and after another server's page takes the place of the old one. */
 static bool
 ours(const struct vd__region *r, const struct mt_section *sec)
 {
-	return (sec->region == r->io || (r->direct.page != NULL &&
-	    sec->region == r->direct.page));
+	return (sec->region == r->io || (sec->region != NULL &&
+	    (sec->region == r->direct.page || sec->region == r->fresh.page)));
 }
 
 /* A section has come or gone. */
@@ -111,106 +111,67 @@ is_alone(struct vd__pages *p, const struct vd__region *r)
 	return (alone);
 }
 
-static bool
-wants(const struct vd__region *r)
-{
-	return (r->alone && r->direct.page != NULL);
-}
-
-/* Is r shown as it is to be? */
-static bool
-settled(const struct vd__region *r, bool on)
-{
-	return (r->shown == on && (!on || r->shown_at == r->at));
-}
-
+/* Its page was shown alone at the last commit: to be acted upon. */
 static void
-told_commit(void *arg, struct mt_space *sp)
+look(struct vd__pages *p)
 {
-	struct vd__pages *p = arg;
 	struct vd_client *c = p->client;
 	struct vd__region *r;
-	bool pending = false;
 
-	(void)sp;
 	pthread_mutex_lock(&c->regions_lock);
 	for (r = c->regions; r != NULL; r = r->next) {
 		if (r->touched)
 			r->alone = is_alone(p, r);
 		r->touched = false;
-		pending |= !settled(r, wants(r));
 	}
 	pthread_mutex_unlock(&c->regions_lock);
-	if (pending && p->changed != NULL)
-		p->changed(p->arg);
 }
 
 /* --- doing something about it -------------------------------------------- */
 
-/* In a transaction, under regions_lock. */
+/*
+ * Front and back as they are to be.  If there is no memory for one of them the
+ * other is right all the same, as back is the last to come and the first to go.
+ */
 static int
-show(struct vd__pages *p, struct vd__region *r, bool on, mt_addr at)
+show(struct mt_region *root, const struct vd__region *r, bool on)
 {
-	struct mt_region *root = mt_space_root(p->sp);
-	struct vd__direct *d = &r->direct;
-	bool direct = r->client->direct;
+	const struct vd__direct *d = r->replacing ? &r->fresh : &r->direct;
+	bool whole = on && (r->flags & VD_CLIENT_WHOLE_PAGE) != 0 &&
+	    /* What is added to anything else is in front of what it shows. */
+	    mt_region_kind(root) == MT_CONTAINER;
+	mt_addr behind = r->at + r->size;
+	bool there;
 
 	if (d->page == NULL)
 		return (0);
-	if (mt_region_set_enabled(d->front, on && direct) == -1)
-		return (-1);
-	if (mt_region_parent(d->back) != NULL &&
-	    mt_region_del(d->back) == -1)
-		return (-1);
-	/* What is added to anything else is in front of what it shows. */
-	if (!on || (r->flags & VD_CLIENT_WHOLE_PAGE) == 0 ||
-	    mt_region_kind(root) != MT_CONTAINER)
-		return (0);
-	if (mt_region_set_enabled(d->back, direct) == -1)
-		return (-1);
-	return (mt_region_add(root, d->back, at + r->size, INT_MIN));
-}
-
-static void
-restore(struct vd_client *c)
-{
-	for (struct vd__region *r = c->regions; r != NULL; r = r->next) {
-		r->shown = r->was_shown;
-		r->shown_at = r->was_at;
+	there = mt_region_parent(d->back) != NULL;
+	if (there && (!whole || mt_region_addr(d->back) != behind)) {
+		if (mt_region_del(d->back) == -1)
+			return (-1);
+		there = false;
 	}
+	if (mt_region_enabled(d->front) != on &&
+	    mt_region_set_enabled(d->front, on) == -1)
+		return (-1);
+	if (!whole || there)
+		return (0);
+	return (mt_region_add(root, d->back, behind, INT_MIN));
 }
 
-/* In a transaction, under regions_lock: with off nothing is to be shown. */
-static int
-show_all(struct vd__pages *p, bool off)
+int
+vd__client_show_pages(struct vd_client *c, bool direct)
 {
-	struct vd_client *c = p->client;
+	struct vd__pages *p = c->pages;
 	struct vd__region *r;
-	int saved;
-	bool on;
 
-	for (r = c->regions; r != NULL; r = r->next) {
-		r->was_shown = r->shown;
-		r->was_at = r->shown_at;
-	}
-	for (r = c->regions; r != NULL; r = r->next) {
-		on = wants(r) && !off;
-		if (settled(r, on))
-			continue;
-		r->shown = on;
-		r->shown_at = r->at;
-		if (show(p, r, on, r->at) == -1)
-			break;
-	}
-	if (r == NULL)
+	if (p == NULL)
 		return (0);
-	saved = errno;
 	for (r = c->regions; r != NULL; r = r->next)
-		if (r->shown != r->was_shown || r->shown_at != r->was_at)
-			(void)show(p, r, r->was_shown, r->was_at);
-	restore(c);
-	errno = saved;
-	return (-1);
+		if (show(mt_space_root(p->sp), r, r->alone && direct &&
+		    !p->off) == -1)
+			return (-1);
+	return (0);
 }
 
 static int
@@ -222,20 +183,28 @@ update(struct vd__pages *p, bool off)
 	if (mt_topology_begin(c->topology) == -1)
 		return (-1);
 	pthread_mutex_lock(&c->regions_lock);
-	rv = show_all(p, off);
+	p->off = off;
+	rv = vd__client_show_pages(c, c->direct);
 	saved = errno;
 	pthread_mutex_unlock(&c->regions_lock);
 	if (mt_topology_commit(c->topology) == -1 && rv == 0) {
 		saved = errno;
 		rv = -1;
-		pthread_mutex_lock(&c->regions_lock);
-		restore(c);
-		pthread_mutex_unlock(&c->regions_lock);
 	}
 	errno = saved;
 	return (rv);
 }
 
+/* What cannot be done is tried again behind the next commit, or on demand. */
+static void
+settle(void *arg, struct mt_space *sp)
+{
+	struct vd__pages *p = arg;
+
+	(void)sp;
+	look(p);
+	(void)update(p, p->off);
+}
 
 static struct vd__pages *
 pages_of(struct vd_client *c)
@@ -259,8 +228,7 @@ vd_client_update_pages(struct vd_client *c)
 }
 
 int
-vd_client_watch_pages(struct vd_client *c, struct mt_space *sp,
-    void (*changed)(void *arg), void *arg)
+vd_client_watch_pages(struct vd_client *c, struct mt_space *sp)
 {
 	struct vd__pages *p;
 	bool busy;
@@ -270,11 +238,9 @@ vd_client_watch_pages(struct vd_client *c, struct mt_space *sp,
 	if ((p = calloc(1, sizeof(*p))) == NULL)
 		return (-1);
 	p->l = (struct mt_listener){ .arg = p, .add = told_add,
-	    .del = told_del, .commit = told_commit };
+	    .del = told_del, .settle = settle };
 	p->client = c;
 	p->sp = sp;
-	p->changed = changed;
-	p->arg = arg;
 	pthread_mutex_lock(&c->regions_lock);
 	busy = c->pages != NULL;
 	if (!busy)
@@ -297,10 +263,16 @@ int
 vd_client_unwatch_pages(struct vd_client *c)
 {
 	struct vd__pages *p = pages_of(c);
+	int saved;
 
-	if (p == NULL || update(p, true) == -1)
+	if (p == NULL)
 		return (-1);
-	p->changed = NULL;
+	if (update(p, true) == -1) {
+		saved = errno;
+		(void)update(p, false);
+		errno = saved;
+		return (-1);
+	}
 	if (mt_listener_unregister(&p->l) == -1)
 		return (-1);
 	pthread_mutex_lock(&c->regions_lock);

@@ -579,11 +579,7 @@ set_direct(struct vd__region *r, bool on)
 	for (unsigned int i = 0; i < d->nr; i++)
 		if (mt_region_set_enabled(d->areas[i], on) == -1)
 			return (-1);
-	if (d->page == NULL)
-		return (0);
-	if (mt_region_set_enabled(d->front, on && r->shown) == -1)
-		return (-1);
-	return (mt_region_set_enabled(d->back, on && r->shown));
+	return (0);
 }
 
 int
@@ -606,11 +602,14 @@ vd_client_set_direct(struct vd_client *c, bool on)
 	pthread_mutex_lock(&c->regions_lock);
 	for (r = c->regions; r != NULL && rv == 0; r = r->next)
 		rv = set_direct(r, on);
+	if (rv == 0)
+		rv = vd__client_show_pages(c, on);
 	if (rv == -1) {
 		/* What a transaction has changed once it can change back. */
 		saved = errno;
 		for (r = c->regions; r != NULL; r = r->next)
 			(void)set_direct(r, old);
+		(void)vd__client_show_pages(c, old);
 	} else
 		c->direct = on;
 	pthread_mutex_unlock(&c->regions_lock);
@@ -636,10 +635,6 @@ replace(struct vd__region *r, const struct vd_client_region *info)
 
 	direct_make(r, t, info, &r->fresh);
 	r->replacing = true;
-	if (r->direct.front != NULL &&
-	    mt_region_set_enabled(r->direct.front, false) == -1)
-		return (-1);
-	r->shown = false;
 	if (direct_del(&r->direct) == -1)
 		return (-1);
 	return (direct_add(r, &r->fresh));
@@ -679,11 +674,17 @@ vd__client_remap(struct vd_client *c, const struct vd_client_region *regions)
 		if (r->container != NULL && r->index < VD_NUM_REGIONS &&
 		    (rv = replace(r, &regions[r->index])) == -1)
 			saved = errno;
-	for (r = c->regions; r != NULL && rv == -1; r = r->next)
-		if (r->container != NULL) {
-			(void)direct_del(&r->fresh);
-			(void)direct_add(r, &r->direct);
-		}
+	if (rv == 0 && (rv = vd__client_show_pages(c, c->direct)) == -1)
+		saved = errno;
+	if (rv == -1) {
+		for (r = c->regions; r != NULL; r = r->next)
+			if (r->container != NULL) {
+				(void)direct_del(&r->fresh);
+				(void)direct_add(r, &r->direct);
+				settle(r, false);
+			}
+		(void)vd__client_show_pages(c, c->direct);
+	}
 	pthread_mutex_unlock(&c->regions_lock);
 	if (mt_topology_commit(c->topology) == -1 && rv == 0) {
 		saved = errno;

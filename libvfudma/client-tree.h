@@ -78,19 +78,19 @@ int	vd_client_set_direct(struct vd_client *c, bool on);
  * the mapping, at the lowest priority that there is in sp, for those who can
  * only use whole pages, such as a hypervisor.
  *
- * A listener finds out, and may not change the tree.  So changed(arg) is
- * called, under the topology's writer lock, when vd_client_update_pages() has
- * something to do: call that soon after the commit.  Until then what moved
- * into the page is in front of the mapping all the same.
+ * This follows every commit of a transaction by itself, before the call that
+ * commits returns.  If there is no memory for it it is tried again behind the
+ * next commit, or by vd_client_update_pages(); meanwhile what is in the page
+ * is in front of the mapping all the same.
  *
  * Context: takes the topology's writer lock; not from a listener.  Unwatching
  *          comes before sp is destroyed.
- * Returns: 0, or -1 with errno set and nothing changed.
- * Errors:  EBUSY (watches already), ENOENT (does not), EXDEV, ENOMEM, EDEADLK.
+ * Returns: 0, or -1 with errno set; watches, or does not, as before.
+ * Errors:  EBUSY (watches already), ENOENT (does not), EXDEV, ENOMEM, EDEADLK,
+ *          EAGAIN (as of mt_topology_commit()).
  * Since:   0.1
  */
-int	vd_client_watch_pages(struct vd_client *c, struct mt_space *sp,
-	    void (*changed)(void *arg), void *arg);
+int	vd_client_watch_pages(struct vd_client *c, struct mt_space *sp);
 int	vd_client_unwatch_pages(struct vd_client *c);
 int	vd_client_update_pages(struct vd_client *c);
 

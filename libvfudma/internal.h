@@ -662,10 +662,6 @@ struct vd__region {
 	mt_addr at;			/* the sum of where, if several times */
 	bool touched;			/* by the commit that is told */
 	bool alone;			/* its page is its own */
-	bool shown;			/* and acted upon; [r], too */
-	mt_addr shown_at;		/* there */
-	bool was_shown;			/* before the transaction */
-	mt_addr was_at;
 };
 
 /* For a topology that is not known: 0, or -1 with EXDEV; takes regions_lock. */
@@ -680,6 +676,12 @@ bool	vd__client_owns(struct vd_client *c, const struct mt_region *region);
  */
 int	vd__client_remap(struct vd_client *c,
 	    const struct vd_client_region *regions);
+
+/*
+ * What is smaller than a page as it is to be shown: in a transaction, under
+ * regions_lock.  0, or -1 with only some of it done.
+ */
+int	vd__client_show_pages(struct vd_client *c, bool direct);
 
 /* All that was given to a server that is gone is given to this one. */
 int	vd__client_dma_restore(struct vd_client *c);

@@ -68,8 +68,7 @@ test_again(const char *path)
 	works(vd_client_set_lost(m.c, lost, &l), "somebody wants to be told");
 	m_add_bar(&m, 2, 0x20000, 0, 0);
 	m_add_bar(&m, 4, 0x10000, 0, 0);
-	must(vd_client_watch_pages(m.c, m.sp, NULL, NULL) == 0);
-	must(vd_client_update_pages(m.c) == 0);
+	must(vd_client_watch_pages(m.c, m.sp) == 0);
 	t_add(m.root, 0x100000, 0, t_ram(m.t, "ram", 2 * PAGE));
 	must((dma = vd_client_dma_create(m.c, m.sp, NULL, NULL)) != NULL);
 	for (unsigned int i = 0; i < 20; i++)

@@ -14,7 +14,7 @@ struct world {
 	struct m_device d;
 	struct m_machine m;
 	struct vd_client_dma *dma;
-	struct mt_region *made;
+	struct mt_region *made, *near;
 	unsigned int failures;
 };
 
@@ -52,10 +52,17 @@ do_hide(struct world *w)
 	return (vd_client_set_direct(w->m.c, false));
 }
 
+/* Into the page of a small region, which follows, or does so later. */
 static int
-do_update(struct world *w)
+do_come(struct world *w)
 {
-	return (vd_client_update_pages(w->m.c));
+	return (mt_region_add(w->m.root, w->near, 0x10ff0, 1));
+}
+
+static int
+do_go(struct world *w)
+{
+	return (mt_region_del(w->near));
 }
 
 static int
@@ -91,9 +98,24 @@ lost_before(struct world *w)
 }
 
 static void
-updated_before(struct world *w)
+come_before(struct world *w)
 {
+	must(do_come(w) == 0);
+}
+
+/* Is the page of the small region shown as it has to be, or can be? */
+static bool
+pages_right(struct world *w)
+{
+	bool there = mt_region_parent(w->near) != NULL;
+	const char *text = t_space_text(w->m.sp);
+
+	if ((strstr(text, "10ff0-10fff near+0") != NULL) != there)
+		return (false);
 	must(vd_client_update_pages(w->m.c) == 0);
+	text = t_space_text(w->m.sp);
+	return (strncmp(text, there ? "10000-100ff bar4+0, " :
+	    "10000-10fff bar4, mapped+0, ", 20) == 0);
 }
 
 /* Try it with its n-th allocation failing; false if it made fewer. */
@@ -113,7 +135,8 @@ try(const char *name, int (*call)(struct world *),
 	m_add_bar(&w.m, 2, 0x20000, 0, 0);
 	m_add_bar(&w.m, 4, 0x10000, 0, VD_CLIENT_WHOLE_PAGE);
 	t_add(w.m.root, 0x100000, 0, t_ram(w.m.t, "ram", PAGE));
-	must(vd_client_watch_pages(w.m.c, w.m.sp, NULL, NULL) == 0);
+	w.near = t_reserved(w.m.t, "near", 16);
+	must(vd_client_watch_pages(w.m.c, w.m.sp) == 0);
 	if (before != NULL)
 		before(&w);
 	was = t_space_text(w.m.sp);
@@ -145,6 +168,13 @@ try(const char *name, int (*call)(struct world *),
 			++*bad;
 		}
 	}
+	/* Without memory a page of another server is not mapped at all. */
+	if (call != do_hide && call != do_unwatch && call != do_reconnect &&
+	    vd_client_check(w.m.c) == 0 && !pages_right(&w)) {
+		diag("%s, %ld: %s", name, n, t_space_text(w.m.sp));
+		++*bad;
+	}
+	mt_region_put(w.near);
 	vd_client_dma_destroy(w.dma);
 	mt_region_put(w.made);
 	m_disconnect(&w.m, false);
@@ -178,9 +208,10 @@ main(void)
 	snprintf(path, sizeof(path), "%s/socket", dir);
 	test("a region", do_create, NULL, &o);
 	test("a small region", do_create_small, NULL, &o);
-	test("hiding", do_hide, updated_before, &o);
-	test("an update", do_update, NULL, &o);
-	test("an end of watching", do_unwatch, updated_before, &o);
+	test("hiding", do_hide, NULL, &o);
+	test("a neighbour in a page", do_come, NULL, &o);
+	test("its end", do_go, come_before, &o);
+	test("an end of watching", do_unwatch, NULL, &o);
 	test("a mirror", do_mirror, NULL, &o);
 	test("who the device is", do_lost, NULL, &o);
 	test("another server", do_reconnect, lost_before, &o);

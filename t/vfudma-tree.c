@@ -299,10 +299,11 @@ test_posted(void)
 struct reader {
 	struct m_machine *m;
 	pthread_t thread;
-	bool *stop;
 	mt_addr at;
 	uint64_t bad;
 };
+
+static bool stop_readers;
 
 /* What is written is read back, whichever way it went. */
 static void *
@@ -312,7 +313,7 @@ reader_thread(void *arg)
 	mt_addr at = r->at;
 	uint32_t n = 0, val;
 
-	while (!__atomic_load_n(r->stop, __ATOMIC_RELAXED)) {
+	while (!__atomic_load_n(&stop_readers, __ATOMIC_RELAXED)) {
 		if (mt_space_store_le32(r->m->sp, at, ++n) != MT_OK ||
 		    mt_space_load_le32(r->m->sp, at, &val) != MT_OK ||
 		    val != n)
@@ -321,15 +322,40 @@ reader_thread(void *arg)
 	return (NULL);
 }
 
+static struct reader readers[READERS];
+
+/* Readers, each of its own 4 bytes from at on. */
+static void
+start_readers(struct m_machine *m, mt_addr at)
+{
+	__atomic_store_n(&stop_readers, false, __ATOMIC_RELAXED);
+	for (unsigned int i = 0; i < READERS; i++) {
+		readers[i] = (struct reader){ .m = m, .at = at + 8 * i };
+		must(pthread_create(&readers[i].thread, NULL, reader_thread,
+		    &readers[i]) == 0);
+	}
+}
+
+static void
+end_readers(const char *what)
+{
+	uint64_t bad = 0;
+
+	__atomic_store_n(&stop_readers, true, __ATOMIC_RELAXED);
+	for (unsigned int i = 0; i < READERS; i++) {
+		must(pthread_join(readers[i].thread, NULL) == 0);
+		bad += readers[i].bad;
+	}
+	is_int(bad, 0, "threads miss nothing while %s", what);
+}
+
 static void
 test_toggle(void)
 {
 	const struct m_options o = { .bar0 = 8 * PAGE, .table = 3 * PAGE,
 	    .vectors = 4 };
-	struct reader readers[READERS];
 	struct m_device d;
 	struct m_machine m;
-	bool stop = false;
 	unsigned int i;
 
 	m_start(&d, &o);
@@ -349,20 +375,10 @@ test_toggle(void)
 	must(mt_topology_commit(m.t) == 0);
 	is_hex(mt_space_store_le32(m.sp, 8, 5), MT_OK, "and works");
 
-	for (i = 0; i < READERS; i++) {
-		readers[i] = (struct reader){ .m = &m, .stop = &stop,
-		    .at = 0x100 + 8 * i };
-		must(pthread_create(&readers[i].thread, NULL, reader_thread,
-		    &readers[i]) == 0);
-	}
+	start_readers(&m, 0x100);
 	for (i = 0; i < 300; i++)
 		must(vd_client_set_direct(m.c, i & 1) == 0);
-	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
-	for (i = 0; i < READERS; i++) {
-		pthread_join(readers[i].thread, NULL);
-		is_int(readers[i].bad, 0,
-		    "thread %u misses nothing while that changes", i);
-	}
+	end_readers("that changes");
 	m_disconnect(&m, false);
 	m_stop(&d);
 }
@@ -370,18 +386,11 @@ test_toggle(void)
 /* --- less than a page ----------------------------------------------------- */
 
 static void
-note(void *arg)
-{
-	++*(unsigned int *)arg;
-}
-
-static void
 test_small(bool whole)
 {
 	const struct m_options o = { .small = true, .no_regs = true };
 	const char *on = whole ? "10000-10fff bar4, mapped+0" :
 	    "10000-100ff bar4, mapped+0";
-	unsigned int changed = 0;
 	struct mt_region *near, *far, *twice;
 	struct m_device d;
 	struct m_machine m;
@@ -392,13 +401,11 @@ test_small(bool whole)
 	fails(vd_client_update_pages(m.c), ENOENT, "nobody watches");
 	m_add_bar(&m, 4, 0x10000, 1, whole ? VD_CLIENT_WHOLE_PAGE : 0);
 	is_view(m.sp, "10000-100ff bar4+0", "a small BAR is not mapped");
-	works(vd_client_watch_pages(m.c, m.sp, note, &changed),
-	    "until somebody watches");
-	fails(vd_client_watch_pages(m.c, m.sp, note, &changed), EBUSY,
-	    "which one does");
-	is_int(changed, 1, "who is told that there is something to do");
-	works(vd_client_update_pages(m.c), "and does it");
+	works(vd_client_watch_pages(m.c, m.sp), "until somebody watches");
+	fails(vd_client_watch_pages(m.c, m.sp), EBUSY, "which one does");
 	is_view(m.sp, on, "now it is mapped");
+	works(vd_client_update_pages(m.c), "an update");
+	is_view(m.sp, on, "finds nothing to do");
 	must(mt_space_store_le32(m.sp, 0x10010, 0xabcd) == MT_OK);
 	is_hex(((uint32_t *)mt_region_ptr(d.small))[4], 0xabcd,
 	    "to the server's memory");
@@ -408,85 +415,87 @@ test_small(bool whole)
 
 	/* A neighbour of low priority in the page, then one that has none. */
 	near = t_reserved(m.t, "near", 16);
-	changed = 0;
-	must(mt_region_add(m.root, near, 0x10ff0, -5) == 0);
-	is_int(changed, 1, "a neighbour comes, and that is told");
-	ok(strstr(t_space_text(m.sp), "10ff0-10fff near+0") != NULL,
-	    "it is in front at once");
-	works(vd_client_update_pages(m.c), "then");
+	works(mt_region_add(m.root, near, 0x10ff0, -5), "a neighbour comes");
 	is_view(m.sp, "10000-100ff bar4+0, 10ff0-10fff near+0",
 	    "nothing is mapped any more");
 	is_hex(mt_space_load_le32(m.sp, 0x10010, &val), MT_OK,
 	    "but still served");
 	is_hex(val, 0xabcd, "by messages");
 	far = t_reserved(m.t, "far", 16);
-	changed = 0;
 	must(mt_region_add(m.root, far, 0x11000, 0) == 0);
-	is_int(changed, 0, "one in the next page is none");
-	must(mt_region_del(near) == 0);
-	is_int(changed, 1, "the neighbour goes");
-	works(vd_client_update_pages(m.c), "so");
+	is_view(m.sp, "10000-100ff bar4+0, 10ff0-10fff near+0, "
+	    "11000-1100f far+0", "one in the next page is none");
+	works(mt_region_del(near), "the neighbour goes");
 	ok(strncmp(t_space_text(m.sp), on, strlen(on)) == 0,
 	    "it is mapped again");
 	must(mt_region_del(far) == 0);
 
+	start_readers(&m, 0x10010);
+	for (unsigned int i = 0; i < 300; i++)
+		must((i % 2 == 0 ? mt_region_add(m.root, near, 0x10ff0, 1) :
+		    mt_region_del(near)) == 0);
+	end_readers("neighbours come and go");
+	is_view(m.sp, on, "and the last has gone");
+
 	/* In front of the BAR itself. */
 	must(mt_region_add(m.root, near, 0x10000, 9) == 0);
-	works(vd_client_update_pages(m.c), "something covers part of it");
 	is_view(m.sp, "10000-1000f near+0, 10010-100ff bar4+10",
 	    "so it is not mapped");
 	must(mt_region_del(near) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, on, "and then it is");
 
 	/* Moved. */
 	must(mt_region_move(m.bars[4], 0x20800) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, "20800-208ff bar4+0",
 	    "not at the start of a page it is not mapped");
 	must(mt_region_move(m.bars[4], 0x30000) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, whole ? "30000-30fff bar4, mapped+0" :
 	    "30000-300ff bar4, mapped+0", "at another it is");
 	must(mt_region_move(m.bars[4], 0x10000) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, on, "and back again, with nothing left there");
+
+	/* All at once. */
+	must(mt_topology_begin(m.t) == 0);
+	must(mt_region_move(m.bars[4], 0x50000) == 0);
+	must(mt_region_add(m.root, near, 0x10ff0, 1) == 0);
+	must(mt_region_add(m.root, far, 0x50ff0, 1) == 0);
+	works(mt_topology_commit(m.t), "it moves to one of two neighbours");
+	is_view(m.sp, "10ff0-10fff near+0, 50000-500ff bar4+0, "
+	    "50ff0-50fff far+0", "where it is not mapped");
+	must(mt_topology_begin(m.t) == 0);
+	must(mt_region_move(m.bars[4], 0x10000) == 0);
+	must(mt_region_del(near) == 0);
+	must(mt_region_del(far) == 0);
+	works(mt_topology_commit(m.t), "and back, as they go");
+	is_view(m.sp, on, "where it is");
 
 	/* At two places, and one of them again. */
 	must((twice = mt_region_create_alias(m.t, "twice", m.bars[4], 0,
 	    MT_SIZE(0x100))) != NULL);
 	must(mt_region_add(m.root, twice, 0x40000, 1) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, "10000-100ff bar4+0, 40000-400ff bar4+0",
 	    "shown twice it is not mapped");
 	must(mt_region_del(twice) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, on, "the one that came last goes, and it is");
 	must(mt_region_add(m.root, twice, 0x40000, 1) == 0);
 	must(mt_region_del(m.bars[4]) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, whole ? "40000-40fff bar4, mapped+0" :
 	    "40000-400ff bar4, mapped+0", "as if the first one goes");
 	must(mt_region_del(twice) == 0);
 	must(mt_region_add(m.root, m.bars[4], 0x10000, 1) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	mt_region_put(twice);
 
 	works(vd_client_set_direct(m.c, false), "all is hidden");
 	is_view(m.sp, "10000-100ff bar4+0", "this, too");
 	must(mt_region_add(m.root, near, 0x10ff0, 5) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	must(mt_region_del(near) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, "10000-100ff bar4+0", "and stays so");
 	works(vd_client_set_direct(m.c, true), "all is shown");
 	is_view(m.sp, on, "this, too");
 
 	must(mt_region_del(m.bars[4]) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	is_view(m.sp, "", "taken out, nothing is left");
 	must(mt_region_add(m.root, m.bars[4], 0x10000, 1) == 0);
-	must(vd_client_update_pages(m.c) == 0);
 	works(vd_client_unwatch_pages(m.c), "nobody watches any more");
 	is_view(m.sp, "10000-100ff bar4+0", "and it is as at first");
 	mt_region_put(near);

@@ -25,7 +25,7 @@ static struct mt_region *root, *parts[2], *rams[RAMS], *bars[BARS];
 static struct mt_region *crowd[CROWD];	/* or NULL, each */
 static struct mt_space *space;
 static struct vd_client_dma *dma;
-static bool watching, in_transaction, changed;
+static bool watching, in_transaction;
 static unsigned int may_lose;		/* how often it may be told of a loss */
 static size_t max_len;			/* of one access: not all day long */
 static unsigned int want;		/* of what memory the device is told */
@@ -36,13 +36,6 @@ lost(void *arg, int error)
 	check(arg == &may_lose && error > 0);
 	check(may_lose > 0);
 	may_lose--;
-}
-
-static void
-pages_changed(void *arg)
-{
-	check(arg == &watching);
-	changed = true;
 }
 
 static void
@@ -339,8 +332,7 @@ pages(unsigned int arg)
 {
 	switch (arg % 4) {
 	case 0:
-		if (vd_client_watch_pages(client, space, pages_changed,
-		    &watching) == 0)
+		if (vd_client_watch_pages(client, space) == 0)
 			watching = true;
 		else
 			check(errno == EBUSY && watching);
@@ -484,10 +476,6 @@ step(void)
 		connection(arg);
 		break;
 	}
-	if (changed && watching && !in_transaction && (arg & 1) != 0) {
-		changed = false;
-		check(vd_client_update_pages(client) == 0);
-	}
 	act();
 }
 
@@ -558,7 +546,6 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	in = (struct input){ data, size };
 	memset(&dev, 0, sizeof(dev));
 	sock.fd = twin.fd = dev.twin = -1;
-	changed = false;
 	may_lose = want = 0;
 	how = (unsigned int)next(&in, 1);
 	p_begin(act);
