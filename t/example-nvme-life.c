@@ -544,7 +544,10 @@ test_msix(struct host *h)
 	is_status(admin(h, .opcode = NVME_ADM_DELETE_CQ, .cdw10 = 1), NVME_OK,
 	    "both");
 	ok(create_pair(h, 1, 16), "others are made, without interrupts");
-	signalled(fd0, 10);
+	/* Who answers has signalled what it had to before. */
+	reg_get(h, NVME_REG_CSTS);
+	while (signalled(fd0, 20))
+		continue;
 	is_status(io(h, .opcode = NVME_IO_FLUSH, .nsid = 1), NVME_OK, "I/O");
 	ok(!signalled(fds[3], 20) && !signalled(fd0, 0), "signals nothing");
 	config_set(h, cap + 2, 0);
