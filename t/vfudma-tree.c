@@ -394,7 +394,7 @@ test_small(bool whole)
 	struct mt_region *near, *far, *twice;
 	struct m_device d;
 	struct m_machine m;
-	uint32_t val;
+	uint32_t *memory, val;
 
 	m_start(&d, &o);
 	m_connect(&m, &d);
@@ -407,7 +407,8 @@ test_small(bool whole)
 	works(vd_client_update_pages(m.c), "an update");
 	is_view(m.sp, on, "finds nothing to do");
 	must(mt_space_store_le32(m.sp, 0x10010, 0xabcd) == MT_OK);
-	is_hex(((uint32_t *)mt_region_ptr(d.small))[4], 0xabcd,
+	memory = mt_region_ptr(d.small);
+	is_hex(__atomic_load_n(&memory[4], __ATOMIC_RELAXED), 0xabcd,
 	    "to the server's memory");
 	if (!whole)
 		is_hex(mt_space_load_le32(m.sp, 0x10100, &val), MT_DECODE,
