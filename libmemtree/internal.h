@@ -58,6 +58,8 @@ struct mt__retired {
 struct mt__reclaim {
 	_Atomic(struct mt__retired *) after_grace;	/* [a] push-only stack */
 	_Atomic(struct mt__retired *) now;		/* [a] push-only stack */
+	_Atomic(bool) roused;		/* [a] a pass is about to begin */
+	_Atomic(bool) awake;		/* [a] a hint */
 	_Atomic(size_t) waiting;	/* [a] bytes that are not freed yet */
 	_Atomic(size_t) max_waiting;	/* [a] */
 	pthread_mutex_t lock;
@@ -78,6 +80,9 @@ void	mt__reclaim_fini(struct mt_topology *t);	/* queues are empty */
 bool	mt__reclaim_is_self(struct mt_topology *t);
 void	mt__reclaim_wait(struct mt_topology *t);
 void	mt__retire_after_grace(struct mt_topology *t, struct mt__retired *r,
+	    void (*fn)(struct mt__retired *));
+/* The same for what nobody waits for: with the next, or if there is much. */
+void	mt__retire_patiently(struct mt_topology *t, struct mt__retired *r,
 	    void (*fn)(struct mt__retired *));
 void	mt__retire_now(struct mt_topology *t, struct mt__retired *r,
 	    void (*fn)(struct mt__retired *));

@@ -29,6 +29,8 @@
 
 /* How many a commit frees, and more than it adds unless it changes a lot. */
 #define BATCH	32
+/* Bytes in waiting for which the reclaimer is woken in any case. */
+#define PATIENCE	((size_t)64 << 10)
 
 bool
 mt__reading(void)
@@ -36,11 +38,29 @@ mt__reading(void)
 	return (urcu_bp_read_ongoing() != 0);
 }
 
+/*
+ * See that a pass begins which takes all that this thread has pushed.  Who
+ * finds it roused leaves the rest to who has done so: a pass takes that back
+ * before it takes the queues, by an exchange that reads the last one of these,
+ * so that all pushed before them comes before.
+ */
 static void
-push(struct mt_topology *t, _Atomic(struct mt__retired *) *queue,
-    struct mt__retired *r, void (*fn)(struct mt__retired *))
+rouse(struct mt_topology *t)
 {
 	struct mt__reclaim *rc = &t->reclaim;
+
+	if (atomic_exchange_explicit(&rc->roused, true, memory_order_acq_rel))
+		return;
+	pthread_mutex_lock(&rc->lock);
+	rc->kick = true;
+	pthread_cond_signal(&rc->work);
+	pthread_mutex_unlock(&rc->lock);
+}
+
+static void
+push(_Atomic(struct mt__retired *) *queue, struct mt__retired *r,
+    void (*fn)(struct mt__retired *))
+{
 	struct mt__retired *head;
 
 	r->fn = fn;
@@ -54,27 +74,39 @@ push(struct mt_topology *t, _Atomic(struct mt__retired *) *queue,
 		r->next = head;
 	while (!atomic_compare_exchange_weak_explicit(queue, &head, r,
 	    memory_order_release, memory_order_relaxed));
-	/* The first one in wakes the reclaimer; it takes the others along. */
-	if (head == NULL) {
-		pthread_mutex_lock(&rc->lock);
-		rc->kick = true;
-		pthread_cond_signal(&rc->work);
-		pthread_mutex_unlock(&rc->lock);
-	}
 }
 
 void
 mt__retire_after_grace(struct mt_topology *t, struct mt__retired *r,
     void (*fn)(struct mt__retired *))
 {
-	push(t, &t->reclaim.after_grace, r, fn);
+	push(&t->reclaim.after_grace, r, fn);
+	rouse(t);
+}
+
+/*
+ * To wake the reclaimer costs more than all the rest of a small commit, and
+ * its barriers interrupt the other threads.
+ */
+void
+mt__retire_patiently(struct mt_topology *t, struct mt__retired *r,
+    void (*fn)(struct mt__retired *))
+{
+	size_t waiting = mt_topology_waiting(t);
+
+	push(&t->reclaim.after_grace, r, fn);
+	/* One that is awake may as well do this before it sleeps. */
+	if (atomic_load_explicit(&t->reclaim.awake, memory_order_relaxed) ||
+	    waiting > PATIENCE || waiting > mt_topology_max_waiting(t) / 4)
+		rouse(t);
 }
 
 void
 mt__retire_now(struct mt_topology *t, struct mt__retired *r,
     void (*fn)(struct mt__retired *))
 {
-	push(t, &t->reclaim.now, r, fn);
+	push(&t->reclaim.now, r, fn);
+	rouse(t);
 }
 
 /* Take all of a queue, oldest first. */
@@ -137,6 +169,8 @@ pass(struct mt_topology *t)
 	struct mt__reclaim *rc = &t->reclaim;
 	struct mt__retired *r;
 
+	(void)atomic_exchange_explicit(&rc->roused, false,
+	    memory_order_acq_rel);
 	if ((r = take(&rc->after_grace)) != NULL) {
 		urcu_bp_synchronize_rcu();
 		pthread_mutex_lock(&rc->lock);
@@ -163,10 +197,14 @@ reclaimer(void *arg)
 
 	pthread_mutex_lock(&rc->lock);
 	for (;;) {
+		if (!rc->kick)
+			atomic_store_explicit(&rc->awake, false,
+			    memory_order_relaxed);
 		while (!rc->kick && !rc->stop)
 			pthread_cond_wait(&rc->work, &rc->lock);
 		if (!rc->kick)
 			break;
+		atomic_store_explicit(&rc->awake, true, memory_order_relaxed);
 		rc->kick = false;
 		rc->passes_begun++;
 		pthread_mutex_unlock(&rc->lock);
@@ -231,6 +269,7 @@ mt__waiting_full(struct mt_topology *t)
 
 	if (mt_topology_waiting(t) <= max / 4)
 		return (false);
+	rouse(t);
 	(void)run_ready(t);
 	sched_yield();
 	return (mt_topology_waiting(t) > max);

@@ -92,6 +92,10 @@ int	mt_topology_sync(struct mt_topology *t);
  * change that it ends, fails with EAGAIN and changes nothing; it does not
  * wait.  So there is at most the limit, and what one transaction replaces.
  *
+ * Up to 64 KiB of what could be freed, or a quarter of the limit if that is
+ * less, may be in waiting until more comes, something is taken out of a space
+ * or destroyed, or mt_topology_sync() is called.
+ *
  * Units:   bytes of the library's own; memory of regions is not counted.
  * Context: any thread.
  * Since:   0.1

@@ -129,6 +129,8 @@ void
 mt__view_retire(struct mt_view *v, struct mt__build *b)
 {
 	struct mt_topology *t = v->topology;
+	/* Nothing has gone, so nobody waits for its end. */
+	bool patient = b != NULL && TAILQ_EMPTY(&b->dels);
 
 	mt__waiting_add(t, sizeof(*v) + (b != NULL ? b->garbage : v->bytes));
 	if (b != NULL) {
@@ -137,7 +139,8 @@ mt__view_retire(struct mt_view *v, struct mt__build *b)
 		TAILQ_CONCAT(&v->old_spans, &b->dels, link);
 		pthread_mutex_unlock(&t->views_lock);
 	}
-	mt__retire_after_grace(v->topology, &v->retired, put_retired);
+	(patient ? mt__retire_patiently : mt__retire_after_grace)(t,
+	    &v->retired, put_retired);
 }
 
 const struct mt__span *

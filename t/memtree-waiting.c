@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 
 #include <time.h>
+#include <unistd.h>
 
 #include "t/util.h"
 
@@ -100,6 +101,50 @@ test_count(void)
 	for (i = 0; i < 1000; i++)
 		must(toggle(i * 7) == 0);
 	is_int(settled(), 0, "so is what 1000 commits replace");
+	end();
+}
+
+/* Nobody asks for it: it is freed all the same, down to bytes, in time. */
+static bool
+falls_to(size_t bytes)
+{
+	int64_t end = t_now_ms() + 10000;
+
+	while (mt_topology_waiting(t) > bytes)
+		if (t_now_ms() > end || usleep(1000) == -1)
+			return (false);
+	return (true);
+}
+
+/*
+ * Views that are replaced by ones that show more free nobody's memory, so they
+ * may wait: for one that does, for a limit, or until they are many.
+ */
+static void
+test_patience(void)
+{
+	unsigned int i, late = 0;
+
+	begin();
+	for (i = 0; i < SLOTS; i++)
+		must(toggle(i) == 0);
+	ok(falls_to(0), "what takes something away is freed soon");
+	for (i = 0; i < SLOTS; i++) {
+		must(toggle(i) == 0);
+		late += !falls_to(64 << 10);
+	}
+	is_int(late, 0, "what only adds leaves little");
+	for (i = 0; i < 20 * SLOTS; i++)
+		t_add(root, (1000 + i) * 2 * PAGE, 0, t_ram(t, "more", PAGE));
+	ok(falls_to(64 << 10), "also if it is a lot");
+	must(toggle(0) == 0);
+	ok(falls_to(0), "the next that takes something away ends that");
+	mt_topology_set_max_waiting(t, 0);
+	for (i = 0; i < 20; i++) {
+		must(toggle(0) == 0);
+		late += !falls_to(0);
+	}
+	is_int(late, 0, "at a limit of 0 all is freed soon");
 	end();
 }
 
@@ -548,6 +593,7 @@ main(void)
 	if (seconds > 20)
 		alarm((unsigned int)seconds * 2);
 	test_count();
+	test_patience();
 	test_held();
 	test_many_held();
 	test_extras();
