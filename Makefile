@@ -109,6 +109,8 @@ VD_SRCS		= \
 	libvfudma/irq.c \
 	libvfudma/message.c \
 	libvfudma/msg.c \
+	libvfudma/msg-read.c \
+	libvfudma/msg-wait.c \
 	libvfudma/negotiate.c \
 	libvfudma/notify.c \
 	libvfudma/pci.c \

@@ -270,7 +270,7 @@ bool	vd__stream_full(const struct vd__stream *st, size_t max);
 /* Would putting a message with descriptors fail with ENOBUFS? */
 bool	vd__stream_no_parcels(const struct vd__stream *st);
 
-/* --- msg.c --------------------------------------------------------------- */
+/* --- msg.c, msg-read.c, msg-wait.c ---------------------------------------- */
 
 /*
  * A command of ours and its reply: in the caller's memory from vd__conn_send()
