@@ -205,7 +205,10 @@ mt__read_end(struct mt_topology *t)
 }
 
 bool	mt__topology_is_mine(struct mt_topology *t);
-/* Remember r as it is now, to be restored if the transaction fails. */
+/*
+ * Remember r as it is before it is changed, to be restored if the transaction
+ * fails: 0, or -1 with no memory.  Once in a transaction that is enough.
+ */
 int	mt__topology_log(struct mt_topology *t, struct mt_region *r);
 /* The offsets [first, last] of r may look different: tell every root. */
 void	mt__touch(struct mt_region *r, mt_addr first, mt_addr last);
@@ -295,6 +298,7 @@ struct mt_region {
 	void (*owner_put)(void *);
 	uint16_t tail;			/* [I] mask: memory ends with a page */
 	bool has_fd;			/* [I] */
+	bool logged;			/* [t] is in the undo log */
 	char name[];			/* [I] */
 };
 

@@ -105,6 +105,9 @@ mt__listener_settle(struct mt_topology *t)
 	while ((l = t->unsettled) != NULL) {
 		settled(l);
 		l->settle(l->arg, l->sp);
+		/* What it has left open would be somebody else's. */
+		while (t->depth > 0)
+			(void)mt_topology_commit(t);
 	}
 	t->settling = false;
 }

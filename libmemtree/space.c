@@ -62,11 +62,37 @@ free_space(struct mt_space *sp)
 	free(sp);
 }
 
+static void
+free_retired(struct mt__retired *retired)
+{
+	struct mt_space *sp = (struct mt_space *)(void *)retired;
+	struct mt_topology *t = sp->topology;
+
+	mt__waiting_sub(t, size_of(sp));
+	free_space(sp);
+	/* Pairs with the acquire in mt_topology_destroy(). */
+	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
+}
+
+/* Out of its root, with the lock held; freed when all have left it. */
+static void
+take_out(struct mt_space *sp)
+{
+	struct mt_topology *t = sp->topology;
+
+	TAILQ_REMOVE(&sp->root->spaces, sp, entry);
+	root_put(sp->root);
+	mt__waiting_add(t, size_of(sp));
+	/* Not before a callback that was called through it has returned. */
+	mt__retire_after_grace(t, &sp->retired, free_retired);
+}
+
 struct mt_space *
 mt_space_create(struct mt_region *root, const char *name)
 {
 	struct mt_topology *t = root->topology;
 	struct mt_space *sp;
+	bool mine;
 	int error;
 
 	if ((sp = calloc(1, sizeof(*sp))) == NULL)
@@ -97,23 +123,17 @@ mt_space_create(struct mt_region *root, const char *name)
 	atomic_fetch_add_explicit(&t->objects, 1, memory_order_relaxed);
 	if (mt_topology_commit(t) == -1) {
 		error = errno;
-		mt_space_destroy(sp);
+		/* It is still ours while somebody settles. */
+		mine = mt__topology_is_mine(t);
+		if (!mine)
+			pthread_mutex_lock(&t->lock);
+		take_out(sp);
+		if (!mine)
+			pthread_mutex_unlock(&t->lock);
 		errno = error;
 		return (NULL);
 	}
 	return (sp);
-}
-
-static void
-free_retired(struct mt__retired *retired)
-{
-	struct mt_space *sp = (struct mt_space *)(void *)retired;
-	struct mt_topology *t = sp->topology;
-
-	mt__waiting_sub(t, size_of(sp));
-	free_space(sp);
-	/* Pairs with the acquire in mt_topology_destroy(). */
-	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
 }
 
 int
@@ -133,12 +153,8 @@ mt_space_destroy(struct mt_space *sp)
 		errno = EBUSY;
 		return (-1);
 	}
-	TAILQ_REMOVE(&sp->root->spaces, sp, entry);
-	root_put(sp->root);
+	take_out(sp);
 	pthread_mutex_unlock(&t->lock);
-	mt__waiting_add(t, size_of(sp));
-	/* Not before a callback that was called through it has returned. */
-	mt__retire_after_grace(t, &sp->retired, free_retired);
 	return (0);
 }
 

@@ -9,8 +9,9 @@
 #include "internal.h"
 
 /*
- * What a region was before the first change in the transaction that logged
- * it.  Restoring the entries newest first gives the tree back as it was.
+ * What a region was before the first change in the transaction; one for each
+ * region that was changed, so that to change it back needs no memory.  To
+ * restore all of them gives the tree back as it was.
  */
 struct mt__undo {
 	SLIST_ENTRY(mt__undo) entry;
@@ -100,13 +101,13 @@ mt_topology_begin(struct mt_topology *t)
 			errno = EDEADLK;
 			return (-1);
 		}
-		t->depth++;
-		return (0);
+	} else {
+		pthread_mutex_lock(&t->lock);
+		atomic_store_explicit(&t->owner, self(), memory_order_relaxed);
 	}
-	pthread_mutex_lock(&t->lock);
-	atomic_store_explicit(&t->owner, self(), memory_order_relaxed);
-	t->depth = 1;
-	t->had_room = false;
+	/* Who settles has the lock, and begins anew. */
+	if (t->depth++ == 0)
+		t->had_room = false;
 	return (0);
 }
 
@@ -115,8 +116,11 @@ mt__topology_log(struct mt_topology *t, struct mt_region *r)
 {
 	struct mt__undo *u;
 
+	if (r->logged)
+		return (0);
 	if ((u = malloc(sizeof(*u))) == NULL)
 		return (-1);
+	r->logged = true;
 	u->region = mt_region_get(r);
 	u->parent = mt__region_get_alive(r->state.parent);
 	u->state = r->state;
@@ -142,32 +146,25 @@ is_kept(struct mt_topology *t, const struct mt_region *r, mt_addr last)
 }
 
 /*
- * Of what has been logged keep one entry, with the size that it has now, for
- * each region that has another one than before and has somebody who asked.
+ * Of what has been logged keep the entries, with the size that they have now,
+ * of regions that have another one than before, and have somebody who asked.
  * So who is to be told after the commit is known without an allocation.
  */
 static void
 keep_resized(struct mt_topology *t)
 {
-	struct mt__undos all = SLIST_HEAD_INITIALIZER(all);
+	struct mt__undos all = t->undo;
 	struct mt__undo *u;
 	struct mt_region *r;
-	bool first;
 
-	while ((u = SLIST_FIRST(&t->undo)) != NULL) {
-		SLIST_REMOVE_HEAD(&t->undo, entry);
-		SLIST_INSERT_HEAD(&all, u, entry);
-	}
-	t->visit++;
-	/* Oldest first: the first of a region tells how it was before. */
+	SLIST_INIT(&t->undo);
 	while ((u = SLIST_FIRST(&all)) != NULL) {
 		SLIST_REMOVE_HEAD(&all, entry);
 		r = u->region;
-		first = r->visited != t->visit;
-		r->visited = t->visit;
-		if (first && r->rare != NULL && r->rare->resized != NULL &&
+		if (r->rare != NULL && r->rare->resized != NULL &&
 		    r->state.last != u->state.last &&
 		    !is_kept(t, r, r->state.last)) {
+			r->logged = false;
 			u->state.last = r->state.last;
 			SLIST_INSERT_HEAD(&t->resized, u, entry);
 		} else
@@ -200,6 +197,7 @@ drop_undo(struct mt_topology *t, bool restore)
 
 	while ((u = SLIST_FIRST(&t->undo)) != NULL) {
 		SLIST_REMOVE_HEAD(&t->undo, entry);
+		u->region->logged = false;
 		/*
 		 * A parent without references is about to let its children
 		 * go; one that it has lost already it does not get back.
@@ -543,22 +541,20 @@ mt_topology_commit(struct mt_topology *t)
 		t->depth--;
 		return (0);
 	}
-	error = finish(t);
-	/* Of a change by who settles, all the rest is left to who commits. */
-	if (t->settling) {
+	if ((error = finish(t)) != 0)
 		errno = error;
+	/* Of a change by who settles, all the rest is left to who commits. */
+	if (t->settling)
 		return (error == 0 ? 0 : -1);
-	}
-	if (error == 0)
-		mt__listener_settle(t);
+	/* Who came inside of this has been told something in any case. */
+	mt__listener_settle(t);
 	resized = t->resized;
 	SLIST_INIT(&t->resized);
 	atomic_store_explicit(&t->owner, 0, memory_order_relaxed);
 	pthread_mutex_unlock(&t->lock);
-	if (error != 0) {
-		errno = error;
-		return (-1);
-	}
 	tell_resized(&resized);
-	return (0);
+	if (error == 0)
+		return (0);
+	errno = error;
+	return (-1);
 }

@@ -718,6 +718,32 @@ after_settle(struct world *w)
 	must(!mt_region_enabled(w->io));
 }
 
+static void
+settle_space(void *arg, struct mt_space *sp)
+{
+	struct world *w = arg;
+
+	(void)sp;
+	if (w->made_space == NULL)
+		w->made_space = mt_space_create(w->box, "x");
+}
+
+static void
+before_settle_space(struct world *w)
+{
+	w->l2 = (struct mt_listener){ .arg = w, .settle = settle_space };
+	must(mt_listener_register(w->sp, &w->l2) == 0);
+	must(mt_space_destroy(w->made_space) == 0);
+	w->made_space = NULL;
+}
+
+static void
+after_settle_space(struct world *w)
+{
+	must(mt_region_set_enabled(w->rom, !mt_region_enabled(w->rom)) == 0);
+	must(w->made_space != NULL);
+}
+
 static int
 do_dump_tree(struct world *w)
 {
@@ -916,6 +942,8 @@ static const struct call {
 	    .before = before_unlisten, .same = true },
 	{ "a change that is settled", do_settle, true,
 	    .before = before_settle, .after = after_settle },
+	{ "a space that is made to settle", do_settle, true,
+	    .before = before_settle_space, .after = after_settle_space },
 	{ "mt_region_set_log (on)", do_log, .may_fail = true },
 	{ "mt_region_set_log (off)", do_unlog, true,
 	    .before = before_unlog, .same = true },
@@ -1622,6 +1650,40 @@ test_topology(void)
 		diag("with allocation %ld failing, it %s", nth - 1, error);
 }
 
+/* What a transaction has changed it can change again, and back. */
+static void
+test_again(void)
+{
+	struct world *w = malloc(sizeof(*w));
+	char *before, *after;
+	int bad = 0;
+
+	must(w != NULL);
+	begin(w);
+	before = picture(w);
+	must(mt_topology_begin(w->t) == 0);
+	must(mt_region_set_enabled(w->io, false) == 0);
+	countdown = 1;
+	bad += mt_region_move(w->io, 0x7777) != 0;
+	countdown = 1;
+	bad += mt_region_del(w->io) != 0;
+	countdown = 1;
+	bad += mt_region_add(w->root, w->io, 0x5555, 3) != 0;
+	countdown = 1;
+	bad += mt_region_set_enabled(w->io, true) != 0;
+	is_int(bad, 0, "what a transaction has changed it can change again "
+	    "without memory");
+	countdown = 1;
+	fails(mt_topology_commit(w->t), ENOMEM, "if its end fails");
+	countdown = 0;
+	after = picture(w);
+	is_str(after, before, "all is as it was before");
+	free(before);
+	free(after);
+	ok(end(w), "and nothing is left");
+	free(w);
+}
+
 /* What must always work works when nothing can be had any more. */
 static void
 test_end(void)
@@ -1690,6 +1752,7 @@ main(void)
 		test_call(&calls[i]);
 	for (i = 0; i < T_COUNT(quiets); i++)
 		test_quiet(&quiets[i]);
+	test_again();
 	test_end();
 	return (done());
 }

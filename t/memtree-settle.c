@@ -230,6 +230,17 @@ doer_settles(void *arg, struct mt_space *sp)
 		d->bad += mt_region_del(d->made) != 0;
 		break;
 	case 102:
+		/* What is left open is closed. */
+		d->bad += mt_topology_begin(w->t) != 0;
+		d->bad += mt_region_set_enabled(w->c, true) != 0;
+		d->bad += mt_topology_begin(w->t) != 0;
+		break;
+	case 103:
+		errno = 99;
+		d->bad += mt_region_set_enabled(w->c, false) != 0;
+		d->bad += errno != 99;
+		break;
+	case 204:
 		d->bad += mt_listener_unregister(&d->guest) != 0;
 		d->bad += mt_listener_unregister(&d->l) != 0;
 		/* Nobody is called who has left. */
@@ -249,12 +260,12 @@ test_inside(void)
 	d.l = (struct mt_listener){ .arg = &d, .settle = doer_settles };
 	works(mt_listener_register(w.sp, &d.l), "one who does many things");
 	is_int(d.bad, 0, "is let do them");
-	is_int(d.step, 103, "all of them");
+	is_int(d.step, 205, "all of them");
 	is_view(w.sp, "5000-5fff a+0", "which shows");
 	is_str(mt_region_name(d.made), "made", "and keeps what it made");
 	mt_region_put(d.made);
 	works(mt_region_move(w.a, 0x1000), "then it is over");
-	is_int(d.step, 103, "for it");
+	is_int(d.step, 205, "for it");
 	end(&w);
 }
 
@@ -278,6 +289,8 @@ test_failure(void)
 	is_int(f.failures, 1, "where its consequence does not");
 	is_view(w.sp, "1000-1fff a+0", "which leaves it as it is");
 	v2 = mt_space_view(w.sp);
+	/* A limit holds for who settles, though the commit had room. */
+	must(mt_region_set_enabled(w.a, false) == -1 && errno == EAGAIN);
 	mt_view_put(v);
 	mt_view_put(v2);
 	must(mt_topology_sync(w.t) == 0);
@@ -343,6 +356,58 @@ test_resized(void)
 	end(&w);
 }
 
+/* What had room for itself gives none to who settles. */
+static void
+test_room(void)
+{
+	struct world w = begin();
+	struct t_dev dev = T_DEV();
+	struct follower f;
+	struct mt_region *io;
+	struct mt_view *v;
+
+	io = t_add(w.root, 0xc000, 0, t_io(w.t, "io", 0x100, &dev));
+	follower_init(&f, w.c, w.b);
+	must(mt_listener_register(w.sp, &f.tl.l) == 0);
+	must(mt_topology_sync(w.t) == 0);
+	v = mt_space_view(w.sp);
+	mt_topology_set_max_waiting(w.t, 0);
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_region_add_coalescing(io, 0, 0xf) == 0);
+	must(mt_region_set_enabled(w.c, true) == 0);
+	works(mt_topology_commit(w.t), "a change that has room");
+	is_int(f.failures, 1, "and has all of it");
+	is_view(w.sp, "1000-1fff a+0, 8000-8fff c+0, c000-c0ff io+0",
+	    "so nothing follows");
+	mt_topology_set_max_waiting(w.t, MT_WAITING_DEFAULT);
+	mt_view_put(v);
+	must(mt_listener_unregister(&f.tl.l) == 0);
+	end(&w);
+}
+
+/* Who registers in a transaction that fails has been told what there is. */
+static void
+test_failed_transaction(void)
+{
+	struct world w = begin();
+	struct follower f;
+	struct mt_view *v = mt_space_view(w.sp);
+
+	follower_init(&f, w.a, w.b);
+	must(mt_region_set_enabled(w.c, true) == 0);
+	mt_topology_set_max_waiting(w.t, 0);
+	must(mt_topology_begin(w.t) == 0);
+	must(mt_listener_register(w.sp, &f.tl.l) == 0);
+	must(mt_region_set_enabled(w.c, false) == 0);
+	fails(mt_topology_commit(w.t), EAGAIN, "a transaction fails");
+	is_int(f.calls, 1, "one who came inside settles all the same");
+	is_int(f.failures, 1, "or tries to");
+	mt_topology_set_max_waiting(w.t, MT_WAITING_DEFAULT);
+	mt_view_put(v);
+	must(mt_listener_unregister(&f.tl.l) == 0);
+	end(&w);
+}
+
 int
 main(void)
 {
@@ -350,6 +415,8 @@ main(void)
 	test_chain();
 	test_inside();
 	test_failure();
+	test_room();
+	test_failed_transaction();
 	test_resized();
 	return (done());
 }
