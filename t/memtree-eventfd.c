@@ -156,9 +156,7 @@ test_compare(void)
 	close(a);
 	close(b);
 	close(c);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 static void
@@ -284,9 +282,7 @@ test_order_and_steps(void)
 	is_int(count(c), 0, "that has its size");
 	close(a);
 	close(c);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static enum mt_result
@@ -337,10 +333,8 @@ test_buffers(void)
 	fails(mt_region_add_eventfd(o, 0, 4, false, 0, a), EINVAL,
 	    "a device that gets no values has no eventfds");
 	close(a);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
 	mt_region_put(o);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* A device that writes to its own doorbell, at 8, when 0 is written. */
@@ -382,9 +376,7 @@ test_guard(void)
 	is_int(s.res, MT_DENIED, "but not by the device itself");
 	is_int(count(a), 0, "whose write is refused");
 	close(a);
-	must(mt_space_destroy(s.sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, s.sp, r);
 }
 
 static void
@@ -455,9 +447,7 @@ test_places(void)
 	must(mt_listener_unregister(&l.l) == 0);
 	close(a);
 	close(b);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -514,9 +504,7 @@ test_transactions(void)
 	works(mt_listener_unregister(&l.l), "clean up");
 	close(a);
 	close(b);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -566,9 +554,7 @@ test_order(void)
 	is_int(count(a), 7, "which is the caller's");
 	must(mt_listener_unregister(&one) == 0);
 	close(a);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 static void
@@ -593,9 +579,7 @@ test_full(void)
 	is_int(store(sp, 0, 4, 0), MT_OK, "and");
 	is_int(count(a), 1, "is signalled once there is room");
 	close(a);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* A view keeps what it was made with. */
@@ -622,9 +606,7 @@ test_cache(void)
 	must(mt_topology_sync(t) == 0);
 	is_int(t_count_fds(), before, "and no longer");
 	close(a);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* --- random changes, compared with a recount ----------------------------- */
@@ -921,11 +903,9 @@ test_random(void)
 	ok(signals > 100, "and writes signal what they should");
 	must(mt_listener_unregister(&l) == 0);
 	is_int(f.m.n, 0, "and nothing when they have left");
-	must(mt_space_destroy(f.sp) == 0);
-	mt_region_put(f.root);
 	for (i = 0; i < NFDS; i++)
 		close(f.fds[i]);
-	t_end(f.t);
+	t_end_space(f.t, f.sp, f.root);
 }
 
 /* --- many ---------------------------------------------------------------- */
@@ -970,9 +950,7 @@ test_many(void)
 	is_int(t_count_fds(), before, "and leave no fd behind");
 	close(a);
 	close(b);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* --- threads ------------------------------------------------------------- */
@@ -1083,9 +1061,7 @@ test_resized(void)
 	must(mt_topology_sync(t) == 0);
 	is_int(t_count_fds(), before, "and goes when it is taken out");
 	close(a);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* --- dump ---------------------------------------------------------------- */
@@ -1135,11 +1111,9 @@ test_dump(void)
 	    "with what its sections show, as far as they do");
 	free(text);
 	close(a);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
 	mt_region_put(al);
 	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 int

@@ -145,6 +145,13 @@ t_puts_of(struct mt_topology *t, int *owner)
 #define t_end(t)	\
 	works(mt_topology_destroy(t), "the topology is destroyed in the end")
 
+/* The same of a test that has a space, and the root of it. */
+#define t_end_space(t, sp, root) do {					\
+	must(mt_space_destroy(sp) == 0);				\
+	mt_region_put(root);						\
+	t_end(t);							\
+} while (0)
+
 /* --- a device that writes down how it is called ------------------------ */
 
 struct t_call {
