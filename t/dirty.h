@@ -39,11 +39,8 @@ begin(struct world *w)
 static void
 end(struct world *w)
 {
-	must(mt_space_destroy(w->sp) == 0);
 	must(mt_space_destroy(w->other) == 0);
-	mt_region_put(w->root);
-	must(mt_topology_sync(w->t) == 0);
-	t_end(w->t);
+	t_end_space(w->t, w->sp, w->root);
 }
 
 static size_t

@@ -31,10 +31,7 @@ begin(struct t_dev *dev, mt_addr size)
 static void
 end(struct world *w)
 {
-	must(mt_space_destroy(w->sp) == 0);
-	mt_region_put(w->root);
-	must(mt_topology_sync(w->t) == 0);
-	t_end(w->t);
+	t_end_space(w->t, w->sp, w->root);
 }
 
 /* The bytes of off, off + 1, ... that a device is read as. */
@@ -625,9 +622,7 @@ test_typed_memory(void)
 	is_mem(bytes, "\0\0\xcc\xcc\0\0\0\0", 8, "which has 0 there");
 	works(mt_space_read(sp, MT_LAST_MAX - 3, bytes, 4, MT_ATTRS_NONE),
 	    "the very last bytes are fine");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 /* Memory at the end of the addresses does not go on at their beginning. */
@@ -663,9 +658,7 @@ test_wrap(void)
 	is_int(mt_space_write_rom(sp, MT_LAST_MAX, "abcdefgh", 8,
 	    MT_ATTRS_NONE), MT_DECODE, "nor written as ROM");
 	is_read(sp, 0, 8, "bbbbbbbbbbbbbbbb", "all the same");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -736,9 +729,7 @@ test_readonly(void)
 	    "but its memory");
 	must(mt_region_set_rom_mode(romd, true) == 0);
 	is_read(sp, 0x4000, 4, "78796d64", "is still there");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void

@@ -39,10 +39,7 @@ static void
 end(struct world *w)
 {
 	mt_cache_fini(&w->c);
-	must(mt_space_destroy(w->sp) == 0);
-	mt_region_put(w->root);
-	must(mt_topology_sync(w->t) == 0);
-	t_end(w->t);
+	t_end_space(w->t, w->sp, w->root);
 }
 
 static void

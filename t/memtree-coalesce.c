@@ -101,9 +101,7 @@ test_tell(void)
 	    MT_OK);
 	is_calls(&dev, "w 0/4=1", "the library itself coalesces nothing");
 	must(mt_listener_unregister(&l.l) == 0);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -235,9 +233,7 @@ test_random(void)
 	for (at = 0; at < BYTES; at++)
 		bad += m.on[at];
 	is_int(bad + m.bad, 0, "and none when they have left");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 int

@@ -181,10 +181,7 @@ test_listeners(void)
 	    "the log of what comes begins");
 	must(mt_listener_unregister(&e.tl.l) == 0);
 
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	must(mt_topology_sync(t) == 0);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 /* Shown twice in overlapping windows, and by two listeners. */
@@ -219,11 +216,8 @@ test_order(void)
 	    "log_stop high first");
 	must(mt_listener_unregister(&low.tl.l) == 0);
 	must(mt_listener_unregister(&high.tl.l) == 0);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
 	mt_region_put(ram);
-	must(mt_topology_sync(t) == 0);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -450,10 +444,7 @@ test_mirror(void)
 	ok(told > 0, "when some are logged");
 	must(mt_listener_unregister(&m->l) == 0);
 	is_int(m->n + m->bad, 0, "all is taken back in the end");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	must(mt_topology_sync(t) == 0);
-	t_end(t);
+	t_end_space(t, sp, root);
 	free(m);
 }
 

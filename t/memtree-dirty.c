@@ -276,9 +276,7 @@ test_rom_device(void)
 	is_dirty(r, "", "what its callback writes is for the device to mark");
 	mt_space_write_rom(sp, PAGE, buf, sizeof(buf), MT_ATTRS_NONE);
 	is_dirty(r, "1", "mt_space_write_rom marks");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 static void
@@ -601,10 +599,7 @@ test_race(void)
 	free(race.copy);
 	must(mt_space_destroy(race.iommu) == 0);
 	mt_region_put(iommu);
-	must(mt_space_destroy(race.sp) == 0);
-	mt_region_put(root);
-	must(mt_topology_sync(t) == 0);
-	t_end(t);
+	t_end_space(t, race.sp, root);
 }
 
 int

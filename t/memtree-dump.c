@@ -407,9 +407,7 @@ test_errors(void)
 		fails(mt_dump_svg(fp, sp), ENOSPC, "and a picture");
 		fclose(fp);
 	}
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 int

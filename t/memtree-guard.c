@@ -162,9 +162,7 @@ begin(void)
 static void
 end(struct world *w)
 {
-	must(mt_space_destroy(w->sp) == 0);
-	mt_region_put(w->root);
-	t_end(w->t);
+	t_end_space(w->t, w->sp, w->root);
 }
 
 static void

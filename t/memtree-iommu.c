@@ -257,9 +257,7 @@ test_masks(void)
 	is_read(w.bus, BUS + 0x1000, 2, "0000 with 1",
 	    "and one of another topology");
 	end(&w);
-	must(mt_space_destroy(sp2) == 0);
-	mt_region_put(r2);
-	t_end(t2);
+	t_end_space(t2, sp2, r2);
 }
 
 static void

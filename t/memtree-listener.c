@@ -31,10 +31,7 @@ begin(void)
 static void
 end(struct world *w)
 {
-	must(mt_space_destroy(w->sp) == 0);
-	mt_region_put(w->root);
-	must(mt_topology_sync(w->t) == 0);
-	t_end(w->t);
+	t_end_space(w->t, w->sp, w->root);
 }
 
 static void
@@ -186,10 +183,8 @@ test_unmergeable(void)
 	    "and can be asked");
 
 	must(mt_listener_unregister(&l.l) == 0);
-	must(mt_space_destroy(sp) == 0);
 	mt_region_put(ram);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void

@@ -277,9 +277,7 @@ test_rdonly(void)
 	ok(pread(fd, &byte, 1, 0x100) == 1 && byte == 1,
 	    "and the file is as it was");
 	close(fd);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* The same of memory that the caller has. */
@@ -308,9 +306,7 @@ test_rdonly_ptr(void)
 	sp = t_space(r);
 	works(mt_space_write(sp, 0, "R", 1, MT_ATTRS_NONE), "else it is");
 	is_str((char *)mem, "Read-only", "in place");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 int

@@ -214,9 +214,7 @@ test_instructions(void)
 	is_trace("48 42 41 42 44", "a cache makes the same accesses");
 	mt_cache_fini(&c);
 
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 	munmap(page, PAGE);
 }
 
@@ -267,9 +265,7 @@ test_bytes(void)
 	is_int(mt_space_write(sp, 0, in, 4, attrs), MT_OK, "to write, too");
 	ok(mt_space_valid(sp, 1, 13, true, attrs), "which is said before");
 
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 static void
@@ -319,9 +315,7 @@ test_readonly(void)
 	    MT_DECODE, "nor who writes ROM");
 	is_read(sp, 0, 4, "61626364", "but it can be read");
 
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -368,9 +362,7 @@ test_dma(void)
 	    sg.len == 0x2000, "a list stages it, and lends what it can");
 	works(mt_dma_unmap_sg(&sg, 0), "and is given back");
 
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 /* What is in front of a part of a register hides that part. */
@@ -392,9 +384,7 @@ test_hidden(void)
 	is_mem(mem, "\0\0\0\0\0\0\xaa\xaa\xaa\xaa", 10,
 	    "and what is hidden is not written");
 
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 static void
@@ -465,9 +455,7 @@ test_race(void)
 	}
 	pthread_join(thread, NULL);
 	ok(!race.torn, "a value is never seen half written");
-	must(mt_space_destroy(race.sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, race.sp, r);
 }
 
 int

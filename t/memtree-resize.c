@@ -118,9 +118,7 @@ test_told(void)
 	is_told(&o, "io 7", "what is shown nowhere is told about, too");
 	mt_region_put(io);
 	must(mt_listener_unregister(&l.l) == 0);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* --- memory ------------------------------------------------------------ */
@@ -238,9 +236,7 @@ test_mapped(void)
 	    "what is cut off stays for who has it");
 	works(mt_dma_unmap(&map, 0x100), "and goes back");
 	works(mt_dma_unmap(&map2, 0), "each");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(r);
-	t_end(t);
+	t_end_space(t, sp, r);
 }
 
 /* --- threads ----------------------------------------------------------- */
@@ -287,9 +283,7 @@ test_threads(void)
 	pthread_join(thread, NULL);
 	ok(c.calls >= 1000 && c.calls <= 2000 && !c.wrong,
 	    "two threads may resize");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(c.r);
-	t_end(t);
+	t_end_space(t, sp, c.r);
 }
 
 int

@@ -51,9 +51,7 @@ test_create(void)
 	is_view(sp, "", "a space can be made anew");
 	works(mt_region_set_enabled(ram, true), "and is");
 	is_view(sp, "0-fff ram+0", "alive");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -158,9 +156,7 @@ test_find(void)
 	is_found(sp, 0, 0x2fff, "nothing", "but not found again");
 	mt_region_put(sec.region);
 	is_int(t_puts_of(t, &owner), 1, "until it is put");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 static void
@@ -222,9 +218,7 @@ test_valid(void)
 	ok(!mt_space_valid(sp, 0x4000, 1, false, MT_ATTRS_NONE),
 	    "a ROM device out of ROM mode is asked for reads");
 	is_calls(&dev, "", "and none of them was called");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 /* Long accesses cross what they meet, in order. */
@@ -266,9 +260,7 @@ test_cross(void)
 		if (i / 0x100 % 4 == 3)
 			buf[i] = 0;
 	is_mem(want, buf, 0x2000, "and each byte is read back");
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 int

@@ -250,9 +250,7 @@ test_threads(void)
 	is_view(sp, "0-ff other+0, 100-fff child+100", "both have their way");
 	mt_region_put(w.child);
 	mt_region_put(other);
-	must(mt_space_destroy(sp) == 0);
-	mt_region_put(w.parent);
-	t_end(t);
+	t_end_space(t, sp, w.parent);
 }
 
 /* Two topologies can have a transaction open on one thread. */
@@ -355,9 +353,7 @@ test_sync(void)
 	is_int(owner, 1, "and for the region to be released");
 	pthread_join(thread[0], NULL);
 	pthread_join(thread[1], NULL);
-	must(mt_space_destroy(r.sp) == 0);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, r.sp, root);
 }
 
 static void

@@ -564,9 +564,7 @@ main(void)
 	test_cuts(false);
 	test_cuts(true);
 	v_dev_destroy(&dev);
-	mt_space_destroy(space);
-	mt_region_put(memory);
-	t_end(topology);
+	t_end_space(topology, space, memory);
 	close(memfd);
 	close(event);
 	is_int(t_count_fds(), before, "no descriptor is left");

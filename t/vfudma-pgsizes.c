@@ -184,9 +184,7 @@ test_space(const char *pgsizes, const char *want, const char *want_told)
 		mt_region_put(ram[i]);
 	}
 	stop(&s, c);
-	mt_space_destroy(sp);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 int

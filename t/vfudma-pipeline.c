@@ -335,9 +335,7 @@ main(void)
 	is_int(t_count_fds(), before, "no descriptor is left");
 	for (i = 0; i < NR; i++)
 		mt_region_put(parts[i]);
-	mt_space_destroy(sp);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 	close(backing.fd);
 	return (done());
 }

@@ -127,8 +127,6 @@ main(void)
 	must(mt_region_del(bar) == 0);
 	mt_region_put(bar);
 	vd_client_destroy(c);
-	mt_space_destroy(sp);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 	return (done());
 }

@@ -628,9 +628,7 @@ test_silent_tree(void)
 	must(mt_region_del(r) == 0);
 	mt_region_put(r);
 	stop(&s, c);
-	mt_space_destroy(sp);
-	mt_region_put(root);
-	t_end(t);
+	t_end_space(t, sp, root);
 }
 
 int

@@ -257,8 +257,6 @@ main(void)
 	sp = t_space(memory);
 	run(true, ", by the one socket,", sp);
 	run(false, ", by a twin socket,", sp);
-	mt_space_destroy(sp);
-	mt_region_put(memory);
-	t_end(t);
+	t_end_space(t, sp, memory);
 	return (done());
 }
