@@ -469,7 +469,7 @@ static void
 test_intx(struct host *h)
 {
 	struct answer a;
-	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	int fd = t_eventfd();
 
 	must(host_enable(h));
 	works(vd_client_set_eventfds(h->client, VD_IRQ_INTX, 0, 1, &fd),
@@ -518,7 +518,7 @@ test_msix(struct host *h)
 
 	must(host_enable(h));
 	for (i = 0; i < 4; i++)
-		fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		fds[i] = t_eventfd();
 	fd0 = fds[0];
 	cap = find_cap(h, 0x11);
 	ok(cap != 0, "there is MSI-X");

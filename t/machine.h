@@ -12,7 +12,6 @@
  *	BAR4	memory of 256 bytes, shared
  */
 
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 

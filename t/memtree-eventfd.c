@@ -13,28 +13,6 @@
 
 #define WIDE	.impl = { .max = 8 }
 
-static int
-new_fd(void)
-{
-	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-
-	must(fd != -1);
-	return (fd);
-}
-
-/* How often it was signalled since the last look. */
-static uint64_t
-count(int fd)
-{
-	uint64_t n;
-
-	if (read(fd, &n, sizeof(n)) == -1) {
-		must(errno == EAGAIN);
-		return (0);
-	}
-	return (n);
-}
-
 static enum mt_result
 store(struct mt_space *sp, mt_addr addr, unsigned int size, uint64_t val)
 {
@@ -97,14 +75,14 @@ test_compare(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd(), b = new_fd(), c = new_fd();
+	int a = t_eventfd(), b = t_eventfd(), c = t_eventfd();
 	unsigned int size;
 	uint64_t val;
 
 	works(mt_region_add_eventfd(r, 0x10, 4, true, 0x12345678, a),
 	    "an eventfd for one value");
 	is_int(store(sp, 0x10, 4, 0x12345678), MT_OK, "is signalled");
-	is_int(count(a), 1, "once by a write of it");
+	is_int(t_hits(a), 1, "once by a write of it");
 	is_calls(&dev, "", "which the device does not see");
 	store(sp, 0x10, 4, 0x12345679);
 	store(sp, 0x10, 4, 0x02345678);
@@ -125,34 +103,34 @@ test_compare(void)
 	is_int(mt_space_load(sp, 0x10, 4, MT_LITTLE, &val, MT_ATTRS_NONE),
 	    MT_OK, "and a read");
 	is_calls(&dev, "r 10/4", "too");
-	is_int(count(a), 0, "none of which signal");
+	is_int(t_hits(a), 0, "none of which signal");
 	works(mt_region_add_eventfd(r, 0x10, 4, false, 0xffffffffff, b),
 	    "one for all values of a size, for which data does not matter");
 	store(sp, 0x10, 4, 0);
-	is_int(count(b), 1, "is signalled");
-	is_int(count(a), 0, "alone");
+	is_int(t_hits(b), 1, "is signalled");
+	is_int(t_hits(a), 0, "alone");
 	works(mt_region_add_eventfd(r, 0x10, 0, false, 0, c),
 	    "one for all sizes");
 	store(sp, 0x10, 1, 0);
 	store(sp, 0x10, 2, 0);
 	store(sp, 0x10, 8, 0);
-	is_int(count(c), 3, "is signalled by each");
-	is_int(count(a) + count(b), 0, "others are not");
+	is_int(t_hits(c), 3, "is signalled by each");
+	is_int(t_hits(a) + t_hits(b), 0, "others are not");
 	store(sp, 0x10, 4, 0x12345678);
 	is_calls(&dev, "", "what several are for is not the device's");
-	is_str(count(a) == 1 && count(b) == 1 && count(c) == 1 ? "all" : "",
+	is_str(t_hits(a) == 1 && t_hits(b) == 1 && t_hits(c) == 1 ? "all" : "",
 	    "all", "and signals each of them");
 	works(mt_region_del_eventfd(r, 0x10, 4, false, 5, b), "one goes");
 	works(mt_region_del_eventfd(r, 0x10, 0, false, 0, c), "two go");
 	store(sp, 0x10, 4, 0x12345678);
 	store(sp, 0x10, 4, 7);
-	is_int(count(a), 1, "the third is still there");
+	is_int(t_hits(a), 1, "the third is still there");
 	is_calls(&dev, "w 10/4=7", "and alone");
 	works(mt_region_add_eventfd(r, 0x20, 8, true, UINT64_MAX, b),
 	    "a value may have all bits");
 	store(sp, 0x20, 8, UINT64_MAX);
 	store(sp, 0x20, 8, UINT32_MAX);
-	is_int(count(b), 1, "of eight bytes");
+	is_int(t_hits(b), 1, "of eight bytes");
 	close(a);
 	close(b);
 	close(c);
@@ -167,7 +145,8 @@ test_errors(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
 	struct mt_region *ram = t_ram(t, "ram", 0x1000), *none;
-	int a = new_fd(), b = new_fd(), blocking = eventfd(0, EFD_CLOEXEC);
+	int a = t_eventfd(), b = t_eventfd();
+	int blocking = eventfd(0, EFD_CLOEXEC);
 	int p[2], before;
 
 	must((none = mt_region_create_io(t, "none", 0xfff, &ro, NULL)) != NULL);
@@ -195,7 +174,7 @@ test_errors(void)
 	    "but the one meant, though its fd was closed");
 	fails(mt_region_del_eventfd(r, 8, 4, true, 1, a), ENOENT, "once");
 	works(mt_region_del_eventfd(r, 8, 0, false, 0, b), "and the other");
-	a = new_fd();
+	a = t_eventfd();
 	fails(mt_region_add_eventfd(r, 0, 3, false, 0, a), EINVAL,
 	    "there is no size 3");
 	fails(mt_region_add_eventfd(r, 0, 16, false, 0, a), EINVAL, "nor 16");
@@ -242,7 +221,7 @@ test_order_and_steps(void)
 	struct mt_space *sp;
 	static const uint8_t buf[16] = { 1, 0, 0, 0, 2, 0, 0, 0,
 	    1, 0, 0, 0, 4, 0, 0, 0 };
-	int a = new_fd(), c = new_fd();
+	int a = t_eventfd(), c = t_eventfd();
 
 	l = t_add(root, 0x1000, 0, t_io(t, "l", 0x1000, &le));
 	b = t_add(root, 0x2000, 0, t_io(t, "b", 0x1000, &be));
@@ -251,35 +230,35 @@ test_order_and_steps(void)
 	must(mt_region_add_eventfd(l, 0, 4, true, 1, a) == 0);
 	must(mt_region_add_eventfd(b, 0, 4, true, 1, c) == 0);
 	store(sp, 0x2000, 4, 1);
-	is_int(count(c), 0, "a little-endian 1 in a big-endian device");
+	is_int(t_hits(c), 0, "a little-endian 1 in a big-endian device");
 	is_calls(&be, "w 0/4=1000000", "is something else");
 	store(sp, 0x2000, 4, 0x1000000);
-	is_int(count(c), 1, "what is compared is what the device would get");
+	is_int(t_hits(c), 1, "what is compared is what the device would get");
 	must(mt_space_store(sp, 0x2000, 4, MT_BIG, 1, MT_ATTRS_NONE) == MT_OK);
-	is_int(count(c), 1, "in whatever order it was stored");
+	is_int(t_hits(c), 1, "in whatever order it was stored");
 	must(mt_space_write(sp, 0x2000, "\0\0\0\1", 4, MT_ATTRS_NONE) ==
 	    MT_OK);
-	is_int(count(c), 1, "or written");
+	is_int(t_hits(c), 1, "or written");
 	must(mt_space_write(sp, 0x1000, buf, 4, MT_ATTRS_NONE) == MT_OK);
-	is_int(count(a), 1, "a little-endian device is the other way round");
+	is_int(t_hits(a), 1, "a little-endian device is the other way round");
 	is_calls(&le, "", "neither is called");
 
 	must(mt_region_add_eventfd(l, 8, 4, true, 1, c) == 0);
 	is_int(mt_space_write(sp, 0x1000, buf, 16, MT_ATTRS_NONE), MT_OK,
 	    "a long write");
-	is_str(count(a) == 1 && count(c) == 1 ? "both" : "", "both",
+	is_str(t_hits(a) == 1 && t_hits(c) == 1 ? "both" : "", "both",
 	    "signals for each step that matches");
 	is_calls(&le, "w 4/4=2, w c/4=4", "and the device gets the others");
 	must(mt_region_add_eventfd(n, 0, 4, false, 0, a) == 0);
 	must(mt_region_add_eventfd(n, 2, 2, false, 0, c) == 0);
 	is_int(store(sp, 0x3000, 4, 0x22221111), MT_OK,
 	    "a write that the device does not take whole");
-	is_int(count(a), 0, "is not one of its size");
-	is_int(count(c), 1, "but may signal for a part");
+	is_int(t_hits(a), 0, "is not one of its size");
+	is_int(t_hits(c), 1, "but may signal for a part");
 	is_calls(&narrow, "w 0/2=1111", "and not for another");
 	is_int(store(sp, 0x3001, 2, 0), MT_OK, "an unaligned write");
 	is_calls(&narrow, "w 1/1=0, w 2/1=0", "is cut, and signals nothing");
-	is_int(count(c), 0, "that has its size");
+	is_int(t_hits(c), 0, "that has its size");
 	close(a);
 	close(c);
 	t_end_space(t, sp, root);
@@ -318,17 +297,17 @@ test_buffers(void)
 	struct mt_space *sp;
 	unsigned int got = 0;
 	char buf[16] = "";
-	int a = new_fd();
+	int a = t_eventfd();
 
 	must((r = mt_region_create_io(t, "r", 0xfff, &ops, &got)) != NULL);
 	must((o = mt_region_create_io(t, "o", 0xfff, &only, &got)) != NULL);
 	sp = t_space(r);
 	must(mt_region_add_eventfd(r, 0, 0, false, 0, a) == 0);
 	must(mt_space_write(sp, 0, buf, 16, MT_ATTRS_NONE) == MT_OK);
-	is_int(count(a), 0, "a buffer signals nothing");
+	is_int(t_hits(a), 0, "a buffer signals nothing");
 	is_int(got, 16, "and is the device's as a whole");
 	must(mt_space_write(sp, 0, buf, 8, MT_ATTRS_NONE) == MT_OK);
-	is_int(count(a), 1, "a value from a buffer does signal");
+	is_int(t_hits(a), 1, "a value from a buffer does signal");
 	is_int(got, 16, "and is not");
 	fails(mt_region_add_eventfd(o, 0, 4, false, 0, a), EINVAL,
 	    "a device that gets no values has no eventfds");
@@ -364,17 +343,17 @@ test_guard(void)
 	struct mt_topology *t = t_topology();
 	struct selfish s = { .res = -1 };
 	struct mt_region *r;
-	int a = new_fd();
+	int a = t_eventfd();
 
 	must((r = mt_region_create_io(t, "r", 0xfff, &ops, &s)) != NULL);
 	must(mt_region_set_guard(r, &guard) == 0);
 	s.sp = t_space(r);
 	must(mt_region_add_eventfd(r, 8, 4, false, 0, a) == 0);
 	store(s.sp, 8, 4, 1);
-	is_int(count(a), 1, "an eventfd of a guarded device is signalled");
+	is_int(t_hits(a), 1, "an eventfd of a guarded device is signalled");
 	store(s.sp, 0, 4, 1);
 	is_int(s.res, MT_DENIED, "but not by the device itself");
-	is_int(count(a), 0, "whose write is refused");
+	is_int(t_hits(a), 0, "whose write is refused");
 	close(a);
 	t_end_space(t, s.sp, r);
 }
@@ -387,7 +366,7 @@ test_places(void)
 	struct mt_region *root = t_container(t, "root", 0x10000), *r, *al, *ram;
 	struct mt_space *sp;
 	struct t_listener l;
-	int a = new_fd(), b = new_fd();
+	int a = t_eventfd(), b = t_eventfd();
 
 	r = t_add(root, 0x1000, 0, t_io(t, "r", 0x1000, &dev));
 	al = t_add(root, 0x4000, 0, t_alias(t, "al", r, 0x100, 0x100));
@@ -402,13 +381,13 @@ test_places(void)
 	    "is not where an alias shows half of it");
 	store(sp, 0x1100, 4, 5);
 	store(sp, 0x4000, 4, 5);
-	is_int(count(a), 2, "it is signalled by each of them");
+	is_int(t_hits(a), 2, "it is signalled by each of them");
 	works(mt_region_set_alias_offset(al, 0xfe), "the alias moves");
 	is_heard(&l, "begin, - 4000/4=5 in 4000, del 4000-40ff r+100, "
 	    "add 4000-40ff r+fe, + 4000/4 in 4000, + 4002/4=5 in 4000, "
 	    "commit", "and with it what it shows");
 	store(sp, 0x4000, 4, 1);
-	is_int(count(b), 1, "that, too");
+	is_int(t_hits(b), 1, "that, too");
 	t_calls(&dev);
 	ram = t_add(root, 0x1102, 1, t_ram(t, "ram", 0x10));
 	is_heard(&l, "begin, - 1100/4=5 in 1000, del 1000-1fff r+0, "
@@ -416,7 +395,7 @@ test_places(void)
 	    "commit", "one that is covered in part is gone, alone");
 	store(sp, 0x1100, 2, 5);
 	is_calls(&dev, "w 100/2=5", "and the device gets what is left of it");
-	is_int(count(a), 0, "without a signal");
+	is_int(t_hits(a), 0, "without a signal");
 	works(mt_region_move(ram, 0x1800), "what covers it goes elsewhere");
 	is_heard(&l, "begin, del 1000-1101 r+0, del 1102-1111 ram+0, "
 	    "del 1112-1fff r+112, add 1000-17ff r+0, add 1800-180f ram+0, "
@@ -439,7 +418,7 @@ test_places(void)
 	works(mt_region_resize(r, 0x100), "one that the end cuts");
 	t_events(l.text);
 	store(sp, 0x10fe, 2, 0);
-	is_int(count(b), 0, "is not there");
+	is_int(t_hits(b), 0, "is not there");
 	works(mt_region_resize(r, 0x101), "but is");
 	is_heard(&l, "begin, del 1000-1100 r+0 r, del 4000-4002 r+fe r, "
 	    "add 1000-1101 r+0 r, add 4000-4003 r+fe r, + 10fe/4 in 1000, "
@@ -458,7 +437,7 @@ test_transactions(void)
 	struct mt_region *root = t_container(t, "root", 0x10000), *r;
 	struct mt_space *sp;
 	struct t_listener l;
-	int a = new_fd(), b = new_fd();
+	int a = t_eventfd(), b = t_eventfd();
 
 	r = t_add(root, 0x1000, 0, t_io(t, "r", 0x1000, &dev));
 	sp = t_space(root);
@@ -469,7 +448,7 @@ test_transactions(void)
 	must(mt_topology_begin(t) == 0);
 	must(mt_region_add_eventfd(r, 8, 4, false, 0, b) == 0);
 	store(sp, 0x1008, 4, 1);
-	is_int(count(b), 0, "nothing is there before the commit");
+	is_int(t_hits(b), 0, "nothing is there before the commit");
 	is_calls(&dev, "w 8/4=1", "and the device is called");
 	must(mt_region_del_eventfd(r, 8, 4, false, 0, b) == 0);
 	must(mt_topology_commit(t) == 0);
@@ -477,7 +456,7 @@ test_transactions(void)
 	must(mt_topology_begin(t) == 0);
 	must(mt_region_del_eventfd(r, 0, 4, false, 0, a) == 0);
 	store(sp, 0x1000, 4, 1);
-	is_int(count(a), 1, "what goes is there until the commit");
+	is_int(t_hits(a), 1, "what goes is there until the commit");
 	must(mt_region_add_eventfd(r, 0, 4, false, 0, b) == 0);
 	must(mt_region_set_enabled(r, false) == 0);
 	must(mt_region_set_enabled(r, true) == 0);
@@ -485,8 +464,8 @@ test_transactions(void)
 	is_heard(&l, "begin, - 1000/4 in 1000, + 1000/4 in 1000, commit",
 	    "one in the place of another is told as that");
 	store(sp, 0x1000, 4, 1);
-	is_int(count(a), 0, "and signals one");
-	is_int(count(b), 1, "and not the other");
+	is_int(t_hits(a), 0, "and signals one");
+	is_int(t_hits(b), 1, "and not the other");
 	must(mt_topology_begin(t) == 0);
 	must(mt_region_add_eventfd(r, 8, 4, false, 0, a) == 0);
 	must(mt_region_move(r, 0x2000) == 0);
@@ -533,7 +512,7 @@ test_order(void)
 	struct mt_space *sp = t_space(r);
 	struct t_listener lo, hi;
 	char log[T_TEXT] = "";
-	int wrote = 0, a = new_fd();
+	int wrote = 0, a = t_eventfd();
 	struct mt_listener one = { .arg = &wrote, .eventfd_add = signal_it };
 
 	listen_also(&hi, sp, "hi", 1, log);
@@ -551,7 +530,7 @@ test_order(void)
 	must(mt_listener_register(sp, &one) == 0);
 	must(mt_region_add_eventfd(r, 0, 4, false, 0, a) == 0);
 	is_int(wrote, 8, "a listener may signal what it is told of");
-	is_int(count(a), 7, "which is the caller's");
+	is_int(t_hits(a), 7, "which is the caller's");
 	must(mt_listener_unregister(&one) == 0);
 	close(a);
 	t_end_space(t, sp, r);
@@ -565,19 +544,19 @@ test_full(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd();
+	int a = t_eventfd();
 
 	must(mt_region_add_eventfd(r, 0, 4, false, 0, a) == 0);
 	must(write(a, &most, sizeof(most)) == sizeof(most));
 	is_int(store(sp, 0, 4, 0), MT_OK, "one that is full makes nobody wait");
-	is_int(count(a), most, "and stays full");
+	is_int(t_hits(a), most, "and stays full");
 	must(fcntl(a, F_SETFL, 0) == 0);
 	must(write(a, &most, sizeof(most)) == sizeof(most));
 	is_int(store(sp, 0, 4, 0), MT_OK,
 	    "nor does one that is full and was made blocking since");
-	is_int(count(a), most, "which stays full, too");
+	is_int(t_hits(a), most, "which stays full, too");
 	is_int(store(sp, 0, 4, 0), MT_OK, "and");
-	is_int(count(a), 1, "is signalled once there is room");
+	is_int(t_hits(a), 1, "is signalled once there is room");
 	close(a);
 	t_end_space(t, sp, r);
 }
@@ -590,7 +569,7 @@ test_cache(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd(), before = (int)t_count_fds();
+	int a = t_eventfd(), before = (int)t_count_fds();
 	struct mt_cache c;
 
 	must(mt_region_add_eventfd(r, 4, 4, false, 0, a) == 0);
@@ -599,7 +578,7 @@ test_cache(void)
 	must(mt_region_del_eventfd(r, 4, 4, false, 0, a) == 0);
 	ok(mt_cache_stale(&c), "a cache is stale when an eventfd has gone");
 	must(mt_cache_store(&c, 4, 4, MT_LITTLE, 0) == MT_OK);
-	is_int(count(a), 1, "and still signals, as its view has it");
+	is_int(t_hits(a), 1, "and still signals, as its view has it");
 	must(mt_topology_sync(t) == 0);
 	is_int(t_count_fds(), before + 1, "by an fd that is open as long");
 	mt_cache_fini(&c);
@@ -849,7 +828,7 @@ try_write(struct fuzz *f, unsigned int *signals)
 	bad += store(f->sp, addr, size, val) != MT_OK;
 	bad += f->dev.ncalls != (hits == 0);
 	for (i = 0; i < NFDS; i++)
-		bad += count(f->fds[i]) != want[i];
+		bad += t_hits(f->fds[i]) != want[i];
 	return (bad);
 }
 
@@ -879,7 +858,7 @@ test_random(void)
 	f.ram = t_add(f.root, 0x380, 10, t_ram(f.t, "ram", 0xc));
 	f.sp = t_space(f.root);
 	for (i = 0; i < NFDS; i++)
-		f.fds[i] = new_fd();
+		f.fds[i] = t_eventfd();
 	must(mt_listener_register(f.sp, &l) == 0);
 	for (i = 0; i < 3000 && bad == 0; i++) {
 		must(mt_topology_begin(f.t) == 0);
@@ -918,7 +897,8 @@ test_many(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x10000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd(), b = new_fd(), before = (int)t_count_fds(), bad = 0;
+	int a = t_eventfd(), b = t_eventfd();
+	int before = (int)t_count_fds(), bad = 0;
 	unsigned int i, room = (unsigned int)sysconf(_SC_OPEN_MAX);
 	unsigned int n = room < N + 100 ? room - 100 : N;
 
@@ -930,16 +910,16 @@ test_many(void)
 	is_int(bad, 0, "there may be many");
 	for (i = 0; i < n; i++)
 		bad += store(sp, i * 4, 4, i) != MT_OK;
-	is_int(count(b), (n + 2) / 3, "each of which is signalled");
-	is_int(count(a), n - (n + 2) / 3, "and each once");
+	is_int(t_hits(b), (n + 2) / 3, "each of which is signalled");
+	is_int(t_hits(a), n - (n + 2) / 3, "and each once");
 	must(mt_topology_begin(t) == 0);
 	for (i = 0; i < n; i += 3)
 		bad += mt_region_del_eventfd(r, i * 4, 4, true, i, b) == -1;
 	must(mt_topology_commit(t) == 0);
 	for (i = 0; i < n; i++)
 		bad += store(sp, i * 4, 4, i) != MT_OK;
-	is_int(count(b), 0, "some of them go");
-	is_int(count(a), n - (n + 2) / 3, "the others stay");
+	is_int(t_hits(b), 0, "some of them go");
+	is_int(t_hits(a), n - (n + 2) / 3, "the others stay");
 	is_int(dev.ncalls, (n + 2) / 3, "and the device gets what is left");
 	for (i = 0; i < n; i++)
 		if (i % 3 != 0)
@@ -999,7 +979,8 @@ test_race(void)
 	static const struct mt_io_ops ops = { .write = race_write };
 	struct mt_topology *t = t_topology();
 	struct mt_region *root = t_container(t, "root", 0x10000), *r;
-	int fds[2] = { new_fd(), new_fd() }, before = (int)t_count_fds(), i, at = 0;
+	int fds[2] = { t_eventfd(), t_eventfd() };
+	int before = (int)t_count_fds(), i, at = 0;
 	pthread_t thread;
 
 	must((r = mt_region_create_io(t, "r", 0xfff, &ops, &race)) != NULL);
@@ -1020,8 +1001,8 @@ test_race(void)
 	diag("%" PRIu64 " and %" PRIu64 " writes", race.at[0], race.at[1]);
 	ok(race.at[0] + race.at[1] > 0, "a thread writes while another moves");
 	is_int(race.called, 0, "a region is never without its eventfd");
-	is_int(count(fds[0]), race.at[0], "a write at one place");
-	is_int(count(fds[1]), race.at[1], "signals what is for that place");
+	is_int(t_hits(fds[0]), race.at[0], "a write at one place");
+	is_int(t_hits(fds[1]), race.at[1], "signals what is for that place");
 	must(mt_space_destroy(race.sp) == 0);
 	mt_region_put(root);
 	must(mt_topology_sync(t) == 0);
@@ -1048,7 +1029,7 @@ test_resized(void)
 	struct mt_topology *t = t_topology();
 	struct mt_region *r = t_io(t, "r", 0x1000, &dev);
 	struct mt_space *sp = t_space(r);
-	int a = new_fd(), before = (int)t_count_fds();
+	int a = t_eventfd(), before = (int)t_count_fds();
 	mt_addr last = 0;
 
 	must(mt_region_set_resized(r, note_last, &last) == 0);
@@ -1056,7 +1037,7 @@ test_resized(void)
 	works(mt_region_resize(r, 0x1fff), "a region with an eventfd grows");
 	is_hex(last, 0x1fff, "which is told");
 	store(sp, 4, 4, 1);
-	is_int(count(a), 1, "the eventfd stays");
+	is_int(t_hits(a), 1, "the eventfd stays");
 	must(mt_region_del_eventfd(r, 4, 4, false, 0, a) == 0);
 	must(mt_topology_sync(t) == 0);
 	is_int(t_count_fds(), before, "and goes when it is taken out");
@@ -1076,7 +1057,7 @@ test_dump(void)
 	struct mt_region *root = t_container(t, "root", 0x10000);
 	struct mt_space *sp = t_space(root);
 	char *text = NULL;
-	int a = new_fd();
+	int a = t_eventfd();
 	size_t len;
 	FILE *fp;
 

@@ -3,8 +3,6 @@
 
 /* Listeners: what they are told, when, and in which order. */
 
-#include <sys/eventfd.h>
-
 #include <unistd.h>
 
 #include "t/util.h"
@@ -502,9 +500,9 @@ test_all(void)
 	struct mt_region *r = t_romd(w.t, "flash", 0x1000, &dev);
 	struct mt_listener ends = { .prio = -1 };
 	struct t_listener l, only = { .text = only.own };
-	int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	int fd = t_eventfd();
 
-	must(fd != -1 && mt_region_add(w.root, r, 0x8000, 0) == 0);
+	must(mt_region_add(w.root, r, 0x8000, 0) == 0);
 	must(mt_region_set_enabled(w.a, false) == 0);
 	must(mt_region_set_enabled(w.b, false) == 0);
 	must(mt_listener_register(w.sp, &ends) == 0);

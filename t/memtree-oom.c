@@ -10,7 +10,6 @@
  * in the output; inline ones, which only call others, are left out.
  */
 
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -1404,7 +1403,7 @@ begin(struct world *w)
 	w->l2.arg = &w->l2;
 	must((w->fd = memfd_create("file", MFD_CLOEXEC)) != -1);
 	must(ftruncate(w->fd, 0x1000) == 0);
-	must((w->eventfd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+	w->eventfd = t_eventfd();
 	must((w->fp = fopen("/dev/null", "w")) != NULL);
 	setvbuf(w->fp, NULL, _IONBF, 0);
 	w->t = t_topology();

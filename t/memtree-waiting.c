@@ -7,8 +7,6 @@
  * writer goes at full speed.
  */
 
-#include <sys/eventfd.h>
-
 #include <time.h>
 #include <unistd.h>
 
@@ -270,7 +268,7 @@ test_extras(void)
 	size_t few, many;
 	int fd;
 
-	must((fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+	fd = t_eventfd();
 	begin();
 	r = t_add(root, 0x1000000, 0, t_io(t, "r", PAGE, &dev));
 	must((again = mt_space_create(r, "again")) != NULL);

@@ -8,7 +8,6 @@
  * server says, or nothing, or to be gone in the middle of it.
  */
 
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>

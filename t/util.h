@@ -5,6 +5,8 @@
 
 /* What the tests of libmemtree share: things made in one line or bailed on. */
 
+#include <sys/eventfd.h>
+
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -85,6 +87,27 @@ t_count_fds(void)
 	while (readdir(d) != NULL)
 		n++;
 	closedir(d);
+	return (n);
+}
+
+/* A new eventfd, which makes nobody wait. */
+static T_UNUSED int
+t_eventfd(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	must(fd != -1);
+	return (fd);
+}
+
+/* How often it was signalled since the last look. */
+static T_UNUSED uint64_t
+t_hits(int fd)
+{
+	uint64_t n = 0;
+
+	if (read(fd, &n, sizeof(n)) == -1)
+		must(errno == EAGAIN);
 	return (n);
 }
 

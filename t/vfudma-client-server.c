@@ -291,14 +291,6 @@ use_dma(struct vd_client *c, struct device *d)
 	close(fd);
 }
 
-static uint64_t
-fired(int fd)
-{
-	uint64_t n = 0;
-
-	return (read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0);
-}
-
 static void
 use_irqs(struct vd_client *c)
 {
@@ -308,7 +300,7 @@ use_irqs(struct vd_client *c)
 	int fds[NR_VECTORS], fd;
 
 	for (unsigned int i = 0; i < NR_VECTORS; i++)
-		must((fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+		fds[i] = t_eventfd();
 	works(vd_client_set_eventfds(c, VD_IRQ_MSIX, 0, NR_VECTORS, fds),
 	    "vectors are connected");
 	for (unsigned int i = 0; i < NR_VECTORS; i++)
@@ -319,44 +311,44 @@ use_irqs(struct vd_client *c)
 	must(vd_client_write(c, 7, cap + 2, &control, 2) == 0);
 	val = NR_VECTORS - 1;
 	works(vd_client_write(c, 0, 0, &val, 4), "the device fires the last");
-	is_int(fired(fds[NR_VECTORS - 1]), 1, "which comes");
-	is_int(fired(fds[0]), 0, "and no other");
+	is_int(t_hits(fds[NR_VECTORS - 1]), 1, "which comes");
+	is_int(t_hits(fds[0]), 0, "and no other");
 	works(vd_client_set_irqs(c, VD_IRQ_MSIX, 1, 2, VD_IRQ_ACT_TRIGGER),
 	    "two are triggered by hand");
-	ok(fired(fds[0]) == 0 && fired(fds[1]) == 1 && fired(fds[2]) == 1 &&
-	    fired(fds[3]) == 0, "and come alone");
+	ok(t_hits(fds[0]) == 0 && t_hits(fds[1]) == 1 && t_hits(fds[2]) == 1 &&
+	    t_hits(fds[3]) == 0, "and come alone");
 	works(vd_client_set_eventfds(c, VD_IRQ_MSIX, 4, 2, NULL),
 	    "two are disconnected");
 	for (val = 3; val < 7; val++)
 		must(vd_client_write(c, 0, 0, &val, 4) == 0);
-	ok(fired(fds[3]) == 1 && fired(fds[4]) == 0 && fired(fds[5]) == 0 &&
-	    fired(fds[6]) == 1, "and keep quiet");
+	ok(t_hits(fds[3]) == 1 && t_hits(fds[4]) == 0 && t_hits(fds[5]) == 0 &&
+	    t_hits(fds[6]) == 1, "and keep quiet");
 	fails(vd_client_set_eventfds(c, VD_IRQ_MSIX, NR_VECTORS - 1, 2, fds),
 	    EINVAL, "there are no more than there are");
 	works(vd_client_set_eventfds(c, VD_IRQ_MSIX, 0, 0, NULL),
 	    "all are disconnected");
 	val = 0;
 	must(vd_client_write(c, 0, 0, &val, 4) == 0);
-	is_int(fired(fds[0]), 0, "and none comes any more");
+	is_int(t_hits(fds[0]), 0, "and none comes any more");
 	control &= 0x7fff;
 	must(vd_client_write(c, 7, cap + 2, &control, 2) == 0);
 	for (unsigned int i = 0; i < NR_VECTORS; i++)
 		close(fds[i]);
 
-	must((fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+	fd = t_eventfd();
 	works(vd_client_set_eventfds(c, VD_IRQ_INTX, 0, 1, &fd),
 	    "INTx is connected");
 	val = 1;
 	must(vd_client_write(c, 0, 4, &val, 4) == 0);
-	is_int(fired(fd), 1, "and comes when the pin rises");
+	is_int(t_hits(fd), 1, "and comes when the pin rises");
 	works(vd_client_set_irqs(c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_UNMASK),
 	    "it is unmasked");
-	is_int(fired(fd), 1, "and comes again as the pin is still high");
+	is_int(t_hits(fd), 1, "and comes again as the pin is still high");
 	val = 0;
 	must(vd_client_write(c, 0, 4, &val, 4) == 0);
 	must(vd_client_set_irqs(c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_UNMASK) ==
 	    0);
-	is_int(fired(fd), 0, "but not when it is low");
+	is_int(t_hits(fd), 0, "but not when it is low");
 	works(vd_client_set_eventfds(c, VD_IRQ_INTX, 0, 0, NULL),
 	    "INTx is disconnected");
 	close(fd);

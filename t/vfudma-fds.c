@@ -7,7 +7,6 @@
  * without, and the connection goes on.
  */
 
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -75,7 +74,7 @@ dma_map(int fd, uint64_t addr, int mem)
 static void
 test_server(void)
 {
-	int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), fd, mem;
+	int event = t_eventfd(), fd, mem;
 	struct vd_region_info info = { .argsz = 64 };
 	unsigned int before;
 	struct v_reply r;
@@ -117,7 +116,7 @@ test_server(void)
 static void
 test_vectors(void)
 {
-	int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), fd, err = 0;
+	int event = t_eventfd(), fd, err = 0;
 	unsigned int before, i;
 	struct mt_region *bar;
 

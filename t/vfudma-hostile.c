@@ -97,7 +97,7 @@ make_kinds(void)
 		continue;
 	close(p[0]);			/* p[1]: a pipe without a reader */
 	close(full[0]);
-	must((kinds[0] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) != -1);
+	kinds[0] = t_eventfd();
 	kinds[1] = p[1];
 	kinds[2] = full[1];
 	kinds[3] = v_memfd(1 << 16);

@@ -100,26 +100,6 @@ pba(struct dev *d, unsigned int word)
 }
 
 static int
-new_fd(void)
-{
-	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-
-	must(fd != -1);
-	return (fd);
-}
-
-/* How often an eventfd was signalled since the last look. */
-static uint64_t
-hits(int fd)
-{
-	uint64_t n = 0;
-
-	if (read(fd, &n, sizeof(n)) == -1)
-		must(errno == EAGAIN);
-	return (n);
-}
-
-static int
 set_raw(struct dev *d, struct vd_irq_set set, const void *data, size_t len,
     int *fds, size_t nfds)
 {
@@ -226,7 +206,7 @@ test_refused(void)
 
 	dev_init(&d);
 	for (i = 0; i < 4; i++)
-		fds[i] = new_fd();
+		fds[i] = t_eventfd();
 	before = t_count_fds();
 #define RAW(argsz, flags, index, start, count, len, nfds) \
 	set_raw(&d, (struct vd_irq_set){ argsz, flags, index, start, count }, \
@@ -272,8 +252,8 @@ test_refused(void)
 	set_msix(&d, 0x8000);
 	for (i = 0; i < 4; i++)
 		must(vd_irq_trigger(d.s, VD_IRQ_MSIX, i) == 0);
-	is_int(hits(fds[0]) + hits(fds[1]) + hits(fds[2]) + hits(fds[3]), 0,
-	    "and none connected");
+	is_int(t_hits(fds[0]) + t_hits(fds[1]) + t_hits(fds[2]) +
+	    t_hits(fds[3]), 0, "and none connected");
 	for (i = 0; i < 4; i++)
 		close(fds[i]);
 	dev_fini(&d);
@@ -299,11 +279,11 @@ test_not_eventfds(void)
 	must((fd = epoll_create1(EPOLL_CLOEXEC)) != -1);
 	is_int(set_fds(&d, T, 2, 0, 1, &fd), EINVAL, "no epoll");
 	close(fd);
-	mixed[0] = new_fd();
+	mixed[0] = t_eventfd();
 	mixed[1] = pipes[1];
 	is_int(set_fds(&d, T, 2, 0, 2, mixed), EINVAL, "none among others");
 	must(vd_irq_trigger(d.s, VD_IRQ_MSIX, 0) == 0);
-	is_int(hits(mixed[0]), 0, "which are not connected then");
+	is_int(t_hits(mixed[0]), 0, "which are not connected then");
 	close(mixed[0]);
 
 	/* One that blocks, and is full. */
@@ -313,9 +293,9 @@ test_not_eventfds(void)
 	is_int(fcntl(fd, F_GETFL) & O_NONBLOCK, 0,
 	    "and may block the client as before");
 	works(vd_irq_trigger(d.s, VD_IRQ_MSIX, 0), "it does not block us");
-	ok(hits(fd) >= full, "and it stays full");
+	ok(t_hits(fd) >= full, "and it stays full");
 	works(vd_irq_trigger(d.s, VD_IRQ_MSIX, 0), "once emptied");
-	is_int(hits(fd), 1, "it works");
+	is_int(t_hits(fd), 1, "it works");
 	close(fd);
 	close(pipes[0]);
 	close(pipes[1]);
@@ -342,16 +322,16 @@ test_notifier(bool open)
 	}
 	for (i = 0; i < 1000; i++)
 		vd__notify(&n, fd);
-	is_int(hits(fd), 1000, "%s: 1000 signals are 1000", how);
+	is_int(t_hits(fd), 1000, "%s: 1000 signals are 1000", how);
 	must(write(fd, &full, sizeof(full)) == sizeof(full));
 	vd__notify(&n, fd);
 	vd__notify(&n, fd);
-	ok(hits(fd) >= full, "%s: a full counter stays full", how);
+	ok(t_hits(fd) >= full, "%s: a full counter stays full", how);
 	vd__notify(&n, fd);
-	is_int(hits(fd), 1, "%s: and works when it was emptied", how);
+	is_int(t_hits(fd), 1, "%s: and works when it was emptied", how);
 	vd__notifier_close(&n);
 	vd__notify(&n, fd);
-	is_int(hits(fd), 1, "%s: closed it still signals", how);
+	is_int(t_hits(fd), 1, "%s: closed it still signals", how);
 	close(fd);
 	is_int(t_count_fds(), before, "%s: no descriptor is left", how);
 }
@@ -366,7 +346,7 @@ all_hits(const int *fds, unsigned int n)
 
 	/* One decimal digit each: 1010 is the second and the fourth. */
 	for (i = n; i-- > 0;)
-		text = text * 10 + hits(fds[i]);
+		text = text * 10 + t_hits(fds[i]);
 	return (text);
 }
 
@@ -391,7 +371,7 @@ test_combinations(enum vd_irq index)
 	dev_init(&d);
 	diag("%s", name);
 	for (i = 0; i < 4; i++)
-		fds[i] = new_fd();
+		fds[i] = t_eventfd();
 	if (index == VD_IRQ_MSI)
 		set_msi(&d, 0x0021);
 	else
@@ -482,7 +462,7 @@ test_kinds(void)
 	before = t_count_fds();
 	dev_init(&d);
 	for (i = 0; i < VD_NUM_IRQS; i++) {
-		fds[i] = new_fd();
+		fds[i] = t_eventfd();
 		is_int(set_fds(&d, T, i, 0, 1, &fds[i]), 0,
 		    "kind %u is connected", i);
 	}
@@ -523,8 +503,8 @@ test_mode(void)
 	int fds[2];
 
 	dev_init(&d);
-	fds[0] = new_fd();
-	fds[1] = new_fd();
+	fds[0] = t_eventfd();
+	fds[1] = t_eventfd();
 	must(set_fds(&d, T, VD_IRQ_MSI, 0, 1, &fds[0]) == 0);
 	must(set_fds(&d, T, VD_IRQ_MSIX, 0, 1, &fds[1]) == 0);
 #define TRIGGER_BOTH() do {						\
@@ -569,7 +549,7 @@ test_msi_masks(void)
 
 	dev_init(&d);
 	for (i = 0; i < 4; i++)
-		fds[i] = new_fd();
+		fds[i] = t_eventfd();
 	must(set_fds(&d, T, VD_IRQ_MSI, 0, 4, fds) == 0);
 	set_msi(&d, 0x0011);
 	trigger_all(&d, VD_IRQ_MSI, 4);
@@ -603,7 +583,7 @@ test_msix_masks(void)
 
 	dev_init(&d);
 	for (i = 0; i < 4; i++)
-		fds[i] = new_fd();
+		fds[i] = t_eventfd();
 	must(set_fds(&d, T, VD_IRQ_MSIX, 0, 3, fds) == 0);
 	must(set_fds(&d, T, VD_IRQ_MSIX, 69, 1, &fds[3]) == 0);
 	set_msix(&d, 0xc000);
@@ -670,8 +650,8 @@ test_qemu_msix(void)
 	int fds[2];
 
 	dev_init(&d);
-	fds[0] = new_fd();
-	fds[1] = new_fd();
+	fds[0] = t_eventfd();
+	fds[1] = t_eventfd();
 	must(set_fds(&d, T, VD_IRQ_INTX, 0, 1, fds) == 0);
 	set_msix(&d, 0xc000);
 	must(set(&d, N | T, VD_IRQ_INTX, 0, 0) == 0);
@@ -697,67 +677,67 @@ static void
 test_intx(void)
 {
 	struct dev d;
-	int fd = new_fd(), other = new_fd();
+	int fd = t_eventfd(), other = t_eventfd();
 
 	dev_init(&d);
 	works(vd_irq_set_intx(d.s, true), "the pin rises");
 	is_int(set_fds(&d, T, VD_IRQ_INTX, 0, 1, &fd), 0, "then is connected");
-	is_int(hits(fd), 1, "a level is not missed");
+	is_int(t_hits(fd), 1, "a level is not missed");
 	works(vd_irq_set_intx(d.s, true), "high again");
 	works(vd_irq_set_intx(d.s, false), "low");
 	works(vd_irq_set_intx(d.s, true), "high");
-	is_int(hits(fd), 0, "it has masked itself");
+	is_int(t_hits(fd), 0, "it has masked itself");
 	is_int(set(&d, N | U, VD_IRQ_INTX, 0, 1), 0, "the client unmasks");
-	is_int(hits(fd), 1, "it is high still, and signals again");
+	is_int(t_hits(fd), 1, "it is high still, and signals again");
 	works(vd_irq_set_intx(d.s, false), "low");
 	is_int(set(&d, N | U, VD_IRQ_INTX, 0, 1), 0, "unmask");
-	is_int(hits(fd), 0, "low is silent");
+	is_int(t_hits(fd), 0, "low is silent");
 	works(vd_irq_set_intx(d.s, true), "high");
-	is_int(hits(fd), 1, "and high signals");
+	is_int(t_hits(fd), 1, "and high signals");
 	is_int(set_bools(&d, U, VD_IRQ_INTX, 0, "0"), 0, "unmask nothing");
-	is_int(hits(fd), 0, "is nothing");
+	is_int(t_hits(fd), 0, "is nothing");
 	is_int(set_bools(&d, U, VD_IRQ_INTX, 0, "1"), 0, "unmask by bool");
-	is_int(hits(fd), 1, "is the same");
+	is_int(t_hits(fd), 1, "is the same");
 	works(vd_irq_set_intx(d.s, false), "low");
 	is_int(set(&d, N | U, VD_IRQ_INTX, 0, 1), 0, "unmask");
 
 	is_int(set(&d, N | M, VD_IRQ_INTX, 0, 1), 0, "the client masks");
 	works(vd_irq_set_intx(d.s, true), "high");
-	is_int(hits(fd), 0, "is not told");
+	is_int(t_hits(fd), 0, "is not told");
 	is_int(set(&d, N | U, VD_IRQ_INTX, 0, 1), 0, "unmask");
-	is_int(hits(fd), 1, "now it is");
+	is_int(t_hits(fd), 1, "now it is");
 
 	/* Interrupt disable. */
 	set_command(&d, 0x0400);
 	is_int(set(&d, N | U, VD_IRQ_INTX, 0, 1), 0, "unmask");
-	is_int(hits(fd), 0, "not while interrupts are disabled");
+	is_int(t_hits(fd), 0, "not while interrupts are disabled");
 	set_command(&d, 0);
-	is_int(hits(fd), 1, "but when they are enabled");
+	is_int(t_hits(fd), 1, "but when they are enabled");
 
 	/* A driver that turns it off with the pin high, and another. */
 	is_int(set(&d, N | T, VD_IRQ_INTX, 0, 0), 0, "INTx is disabled");
 	is_int(set_fds(&d, T, VD_IRQ_INTX, 0, 1, &other), 0, "and enabled");
-	is_int(hits(other), 1, "nothing is masked, and the pin is high");
-	is_int(hits(fd), 0, "the old eventfd is not used");
+	is_int(t_hits(other), 1, "nothing is masked, and the pin is high");
+	is_int(t_hits(fd), 0, "the old eventfd is not used");
 	is_int(set_fds(&d, T, VD_IRQ_INTX, 0, 1, &fd), 0, "one for the other");
-	is_int(hits(fd), 0, "keeps the mask");
+	is_int(t_hits(fd), 0, "keeps the mask");
 	is_int(set(&d, E | T, VD_IRQ_INTX, 0, 1), 0, "disconnected");
 	is_int(set_fds(&d, T, VD_IRQ_INTX, 0, 1, &fd), 0, "connected");
-	is_int(hits(fd), 1, "does not");
+	is_int(t_hits(fd), 1, "does not");
 
 	/* MSI takes the pin's place. */
 	set_msi(&d, 1);
 	is_int(set(&d, N | U, VD_IRQ_INTX, 0, 1), 0, "unmask, with MSI on");
-	is_int(hits(fd), 0, "the pin is silent");
+	is_int(t_hits(fd), 0, "the pin is silent");
 	set_msi(&d, 0);
-	is_int(hits(fd), 1, "until MSI is off");
+	is_int(t_hits(fd), 1, "until MSI is off");
 	vd__server_reset(d.s, VD_RESET_DEVICE);
 	is_int(set(&d, N | U, VD_IRQ_INTX, 0, 1), 0, "unmask, after a reset");
-	is_int(hits(fd), 0, "the pin is low");
+	is_int(t_hits(fd), 0, "the pin is low");
 	is_int(set(&d, N | T, VD_IRQ_INTX, 0, 1), 0, "NONE TRIGGER");
-	is_int(hits(fd), 1, "is a signal without a level");
+	is_int(t_hits(fd), 1, "is a signal without a level");
 	works(vd_irq_set_intx(d.s, true), "high");
-	is_int(hits(fd), 1, "and masks nothing");
+	is_int(t_hits(fd), 1, "and masks nothing");
 	close(fd);
 	close(other);
 	dev_fini(&d);
@@ -803,7 +783,7 @@ test_threads(void)
 
 	dev_init(&d);
 	for (i = 0; i < 4; i++)
-		fds[i] = new_fd();
+		fds[i] = t_eventfd();
 	for (i = 0; i < 2; i++) {
 		r[i].d = &d;
 		r[i].done = 0;
@@ -946,7 +926,7 @@ test_client(void)
 
 	dev_init(&d);
 	for (i = 0; i < 20; i++)
-		fds[i] = new_fd();
+		fds[i] = t_eventfd();
 	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
 	must(vd_server_attach(d.s, sv[0]) == 0);
 	must(pthread_create(&thread, NULL, serve, d.s) == 0);
@@ -957,15 +937,15 @@ test_client(void)
 	    "it connects 20 of them");
 	works(vd_client_set_eventfds(c, VD_IRQ_INTX, 0, 1, fds), "and INTx");
 	works(vd_irq_set_intx(d.s, true), "another thread raises the pin");
-	is_int(hits(fds[0]), 1, "the client is interrupted");
+	is_int(t_hits(fds[0]), 1, "the client is interrupted");
 	works(vd_client_set_irqs(c, VD_IRQ_INTX, 0, 1, U), "it unmasks");
-	is_int(hits(fds[0]), 1, "the pin was high");
+	is_int(t_hits(fds[0]), 1, "the pin was high");
 	works(vd_client_write(c, VD_REGION_CONFIG, d.msix + 2, &on, 2),
 	    "it enables MSI-X");
 	is_int(vd_irq_mode(d.s), VD_IRQ_MSIX, "the mode changes");
 	trigger_all(&d, VD_IRQ_MSIX, 20);
 	for (i = 0; i < 20; i++)
-		must(hits(fds[i]) == 1);
+		must(t_hits(fds[i]) == 1);
 	ok(true, "all 20 vectors interrupt");
 	works(vd_client_set_eventfds(c, VD_IRQ_MSIX, 2, 2, NULL),
 	    "it disconnects [2, 4)");

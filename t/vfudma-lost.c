@@ -21,14 +21,6 @@ lost(void *arg, int error)
 	__atomic_add_fetch(&l->calls, 1, __ATOMIC_SEQ_CST);
 }
 
-static uint64_t
-fired(int fd)
-{
-	uint64_t n = 0;
-
-	return (read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0);
-}
-
 /* What a driver does with a device that was reset. */
 static void
 set_up(struct m_machine *m)
@@ -72,7 +64,7 @@ test_again(const char *path)
 	t_add(m.root, 0x100000, 0, t_ram(m.t, "ram", 2 * PAGE));
 	must((dma = vd_client_dma_create(m.c, m.sp, NULL, NULL)) != NULL);
 	for (unsigned int i = 0; i < 20; i++)
-		must((fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+		fds[i] = t_eventfd();
 	must(vd_client_set_eventfds(m.c, VD_IRQ_MSIX, 0, 20, fds) == 0);
 	must(vd_client_set_eventfds(m.c, VD_IRQ_MSIX, 5, 1, NULL) == 0);
 	must(vd_client_set_irqs(m.c, VD_IRQ_MSIX, 7, 1, VD_IRQ_ACT_MASK) ==
@@ -133,14 +125,14 @@ test_again(const char *path)
 	is_view(vd_server_dma(d.server), "100000-101fff dma@100000+0, "
 	    "102000-102fff dma@102000+0", "it has the memory, and what came");
 	must(mt_space_store_le32(m.sp, 0x20000 + M_FIRE, 19) == MT_OK);
-	is_int(fired(fds[19]), 1, "it interrupts");
+	is_int(t_hits(fds[19]), 1, "it interrupts");
 	must(mt_space_store_le32(m.sp, 0x20000 + M_FIRE, 5) == MT_OK);
-	is_int(fired(fds[5]), 0, "not where nothing is connected");
+	is_int(t_hits(fds[5]), 0, "not where nothing is connected");
 	must(mt_space_store_le32(m.sp, 0x20000 + M_FIRE, 7) == MT_OK);
-	is_int(fired(fds[7]), 0, "nor where it is masked");
+	is_int(t_hits(fds[7]), 0, "nor where it is masked");
 	works(vd_client_set_irqs(m.c, VD_IRQ_MSIX, 7, 1, VD_IRQ_ACT_UNMASK),
 	    "until it is not");
-	is_int(fired(fds[7]), 1, "then it does");
+	is_int(t_hits(fds[7]), 1, "then it does");
 
 	m_stop(&d);
 	fails(vd_client_check(m.c), ENOTCONN, "that is gone, too");

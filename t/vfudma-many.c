@@ -8,7 +8,6 @@
  */
 
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 
 #include <pthread.h>
 
@@ -77,7 +76,7 @@ struct client {
 static void *
 client(void *arg)
 {
-	int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), mem;
+	int event = t_eventfd(), mem;
 	struct client *k = arg;
 	struct vd_device_info info;
 	struct vd_client *c;

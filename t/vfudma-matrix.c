@@ -7,7 +7,6 @@
  * away descriptors, or cuts the connection at any byte.
  */
 
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -553,7 +552,7 @@ main(void)
 	must(mkdtemp(dir) != NULL);
 	begin_fork();
 	memfd = v_memfd(0x4000);
-	must((event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) != -1);
+	event = t_eventfd();
 	topology = t_topology();
 	memory = t_ram(topology, "memory", 0x10000);
 	space = t_space(memory);

@@ -3,7 +3,6 @@
 
 /* The server against scripted clients. */
 
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 
 #include "libvfudma/internal.h"
@@ -185,7 +184,7 @@ qemu_config(int fd)
 static void
 test_qemu(void)
 {
-	int sv[2], ev = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), i;
+	int sv[2], ev = t_eventfd(), i;
 	struct vd_device_info info = { .argsz = 16 };
 	uint8_t version[256];
 	struct v_reply r;

@@ -7,8 +7,6 @@
  * meanwhile; what comes too late changes nothing; and others are served.
  */
 
-#include <sys/eventfd.h>
-
 #include <pthread.h>
 
 #include "libvfudma/internal.h"
@@ -636,7 +634,7 @@ main(void)
 {
 	unsigned int before = t_count_fds();
 
-	must((event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) != -1);
+	event = t_eventfd();
 	test_version();
 	test_silent_client();
 	test_bytes();

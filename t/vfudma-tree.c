@@ -507,14 +507,6 @@ test_small(bool whole)
 
 /* --- interrupts ----------------------------------------------------------- */
 
-static uint64_t
-fired(int fd)
-{
-	uint64_t n = 0;
-
-	return (read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0);
-}
-
 static void
 test_irqs(void)
 {
@@ -529,7 +521,7 @@ test_irqs(void)
 	m_connect(&m, &d);
 	m_add_bar(&m, 2, 0, 0, 0);
 	for (unsigned int i = 0; i < 40; i++)
-		must((fds[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) != -1);
+		fds[i] = t_eventfd();
 	for (unsigned int i = 0; i < T_COUNT(kinds); i++) {
 		struct vd_irq_info info;
 
@@ -539,28 +531,28 @@ test_irqs(void)
 		    kinds[i]);
 		works(vd_client_set_irqs(m.c, kinds[i], info.count - 1, 1,
 		    VD_IRQ_ACT_TRIGGER), "the last is triggered");
-		is_int(fired(fds[info.count - 1]), 1, "and comes");
+		is_int(t_hits(fds[info.count - 1]), 1, "and comes");
 		if (kinds[i] != VD_IRQ_INTX)
 			must(vd_client_set_eventfds(m.c, kinds[i], 0, 0,
 			    NULL) == 0);
 	}
 	must(mt_space_store_le32(m.sp, M_PIN, 1) == MT_OK);
-	is_int(fired(fds[0]), 1, "the pin rises");
-	is_int(fired(fds[0]), 0, "and masks itself");
+	is_int(t_hits(fds[0]), 1, "the pin rises");
+	is_int(t_hits(fds[0]), 0, "and masks itself");
 	works(vd_client_set_irqs(m.c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_UNMASK),
 	    "it is unmasked");
-	is_int(fired(fds[0]), 1, "and is still high");
+	is_int(t_hits(fds[0]), 1, "and is still high");
 	works(vd_client_set_irqs(m.c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_UNMASK),
 	    "again");
-	is_int(fired(fds[0]), 1, "it is");
+	is_int(t_hits(fds[0]), 1, "it is");
 	must(mt_space_store_le32(m.sp, M_PIN, 0) == MT_OK);
 	works(vd_client_set_irqs(m.c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_MASK),
 	    "it is masked");
 	must(mt_space_store_le32(m.sp, M_PIN, 1) == MT_OK);
-	is_int(fired(fds[0]), 0, "and does not come");
+	is_int(t_hits(fds[0]), 0, "and does not come");
 	works(vd_client_set_irqs(m.c, VD_IRQ_INTX, 0, 1, VD_IRQ_ACT_UNMASK),
 	    "until it is not");
-	is_int(fired(fds[0]), 1, "then it does");
+	is_int(t_hits(fds[0]), 1, "then it does");
 	for (unsigned int i = 0; i < 40; i++)
 		close(fds[i]);
 	m_disconnect(&m, false);
