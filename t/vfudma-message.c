@@ -761,45 +761,48 @@ test_deferred(const char *what, const char *caps,
 	end();
 }
 
+/* Submit n reads, or reads and writes by turns, which the peer keeps. */
 static void
-test_unmap(void)
+submit_held(unsigned int n, bool by_turns)
 {
-	size_t i;
+	unsigned int i;
 
-	begin("", NULL);
 	peer.manner = SILENT;
-	for (i = 0; i < 32; i++)
-		submit(&jobs[i], BASE + i * 512, 512, false);
-	while (peer.held < 32)
+	for (i = 0; i < n; i++)
+		submit(&jobs[i], BASE + i * 512, 512, by_turns && i % 2 != 0);
+	while (peer.held < n)
 		usleep(1000);
-	send_unmap(BASE, MEM);
+}
+
+/* What has been sent is answered when the 32 reads that are held end. */
+static void
+waits_for_reads(const char *what)
+{
 	usleep(20000);
-	ok(!peer_answered(), "an unmap waits for accesses in flight");
+	ok(!peer_answered(), "%s waits for accesses in flight", what);
 	is_int(jobs[0].done, 0, "which go on");
 	release(&peer, peer.fd);
 	is_int(peer_wait(), 0, "and is answered when they end");
 	ok(all_done(jobs, 32, MT_OK) && all_right(jobs, 32, 512), "well");
+}
+
+static void
+test_unmap(void)
+{
+	begin("", NULL);
+	submit_held(32, false);
+	send_unmap(BASE, MEM);
+	waits_for_reads("an unmap");
 	end();
 }
 
 static void
 test_reset(void)
 {
-	size_t i;
-
 	begin("", NULL);
-	peer.manner = SILENT;
-	for (i = 0; i < 32; i++)
-		submit(&jobs[i], BASE + i * 512, 512, false);
-	while (peer.held < 32)
-		usleep(1000);
+	submit_held(32, false);
 	peer_send(VD_CMD_DEVICE_RESET, 0, NULL, 0);
-	usleep(20000);
-	ok(!peer_answered(), "a reset waits for accesses in flight");
-	is_int(jobs[0].done, 0, "which go on");
-	release(&peer, peer.fd);
-	is_int(peer_wait(), 0, "and is answered when they end");
-	ok(all_done(jobs, 32, MT_OK) && all_right(jobs, 32, 512), "well");
+	waits_for_reads("a reset");
 	is_hex(dma_read(BASE, jobs[0].buf, 1), MT_DECODE,
 	    "there are no more until the guest allows them");
 	end();
@@ -812,12 +815,8 @@ test_cancel(void)
 	size_t i, taken = 0, n = 900;
 
 	begin("", NULL);
-	peer.manner = SILENT;
 	/* The client holds 64; more than that stay in the socket. */
-	for (i = 0; i < 64; i++)
-		submit(&jobs[i], BASE + i * 512, 512, i % 2 != 0);
-	while (peer.held < 64)
-		usleep(1000);
+	submit_held(64, true);
 	for (i = 0; i < 64; i++) {
 		taken += mt_access_cancel(&jobs[i].acc);
 		memset(jobs[i].buf, 0xa5, sizeof(jobs[i].buf));
