@@ -33,9 +33,9 @@ for b in memtree vfio; do
 		exit 0
 	fi
 	names=$("$prog" --list)
-	lines=$("$prog" --quick 2>&1)
-	out=$lines
+	out=$("$prog" --quick 2>&1)
 	ok $? "$b runs"
+	lines=$out
 	out=$(printf '%s\n' "$lines" | cut -d' ' -f1)
 	[ -n "$names" ] && [ "$out" = "$names" ]
 	ok $? "$b prints what it lists"
