@@ -7,33 +7,16 @@
 # O=DIR/
 
 cd "$(dirname "$0")/.." || exit 1
+. t/tap.sh
+make_tmp
 
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/corpus.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-
-n=0 failed=0
 for dir in t/corpus/*/; do
 	name=$(basename "$dir")
-	prog=${O:-./}t/fuzz/$name
-	case $prog in
-	/*|./*) ;;
-	*) prog=./$prog ;;
-	esac
-	if [ ! -x "$prog" ]; then
-		echo "1..0 # SKIP no $prog: make it"
-		exit 0
-	fi
-	n=$((n + 1))
-	files=$(ls "$dir" | wc -l)
-	if "$prog" "$dir" >"$tmp/out" 2>&1; then
-		echo "ok $n - $name: $files inputs"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $name: $files inputs"
-		tail -n 40 "$tmp/out" | sed 's/^/# /'
-	fi
+	program "t/fuzz/$name"
+	"$prog" "$dir" >"$tmp/all" 2>&1
+	status=$?
+	tail -n 40 "$tmp/all" >"$tmp/out"
+	ok $status "$name: $(ls "$dir" | wc -l) inputs"
 done
 
-echo "1..$n"
-[ $failed -eq 0 ]
+done_testing

@@ -7,39 +7,17 @@
 # O=DIR/
 
 cd "$(dirname "$0")/.." || exit 1
+. t/tap.sh
 
-prog=${O:-./}examples/memmap
-case $prog in
-/*|./*) ;;
-*) prog=./$prog ;;
-esac
-if [ ! -x "$prog" ]; then
-	echo "1..0 # SKIP no $prog: make it"
-	exit 0
-fi
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/memmap.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
+program examples/memmap
+make_tmp
 
-n=0 failed=0
-# ok STATUS NAME: one check; what it printed is in $tmp/out
-ok()
-{
-	n=$((n + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $n - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $2"
-		sed 's/^/# /' "$tmp/out"
-	fi
-}
 # try NAME COMMAND...: does it work?
 try()
 {
 	name=$1
 	shift
-	"$@" >"$tmp/out" 2>&1
+	run "$@"
 	ok $? "$name"
 }
 # with NAME TOOL COMMAND...: the same if there is the tool
@@ -50,8 +28,7 @@ with()
 		shift 2
 		try "$name" "$@"
 	else
-		n=$((n + 1))
-		echo "ok $n - $1 # SKIP no $2"
+		skip "$1" "no $2"
 	fi
 }
 
@@ -73,14 +50,12 @@ grep -o ': [a-z0-9.-]*' "$tmp/map/view.txt" | tr -d ': ' | sort -u |
 while read -r name; do
 	grep -q ">$name</text>" "$tmp/map/view.svg" || echo "no $name"
 done >"$tmp/out"
-[ ! -s "$tmp/out" ]
-ok $? "the picture names all that the text names"
-"$prog" -o "$tmp/map/tree.txt/x" >"$tmp/out" 2>&1
+empty "the picture names all that the text names"
+run "$prog" -o "$tmp/map/tree.txt/x"
 [ $? -eq 1 ]
 ok $? "a folder that cannot be made is an error"
-"$prog" >"$tmp/out" 2>&1
+run "$prog"
 [ $? -eq 2 ]
 ok $? "it says how to be used"
 
-echo "1..$n"
-[ $failed -eq 0 ]
+done_testing

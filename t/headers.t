@@ -8,30 +8,10 @@
 # CC CXX	the compilers
 
 cd "$(dirname "$0")/.." || exit 1
+. t/tap.sh
 
 : "${CC:=cc}" "${CXX:=c++}"
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/headers.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-
-n=0 failed=0
-# ok STATUS NAME: one check; what it printed is in $tmp/out
-ok()
-{
-	n=$((n + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $n - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $2"
-		sed 's/^/# /' "$tmp/out"
-	fi
-}
-skip()
-{
-	n=$((n + 1))
-	echo "ok $n - $1 # SKIP $2"
-}
+make_tmp
 
 warn="-Wall -Wextra -Werror"
 have_cxx=false
@@ -77,8 +57,7 @@ for h in $headers; do
 	printf '#include <%s>\n' "$h" >"$tmp/x.c"
 	$CC -I. -M "$tmp/x.c" 2>&1 | tr ' ' '\n' |
 	    grep -e '/bsd/' -e internal >"$tmp/out"
-	[ ! -s "$tmp/out" ]
-	ok $? "$h brings none of libbsd's headers nor a private one"
+	empty "$h brings none of libbsd's headers nor a private one"
 
 	sed -n 1p "$h" >"$tmp/out"
 	grep -q '^/\* SPDX-License-Identifier: BSD-2-Clause \*/$' "$tmp/out"
@@ -105,8 +84,7 @@ for d in memtree vfudma; do
 			;;
 		esac
 	done >"$tmp/out"
-	[ ! -s "$tmp/out" ]
-	ok $? "lib$d/$d.h includes all headers of lib$d"
+	empty "lib$d/$d.h includes all headers of lib$d"
 done
 
 # Macros and inline functions are compiled where they are used only.
@@ -177,5 +155,4 @@ for part in MAJOR MINOR PATCH; do
 done | paste -sd. - | cmp -s - "$tmp/out"
 ok $? "MT_VERSION_* is the Makefile's VERSION"
 
-echo "1..$n"
-[ $failed -eq 0 ]
+done_testing

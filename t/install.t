@@ -8,6 +8,7 @@
 # O=DIR/ MAKE CC CXX CFLAGS PKG_CONFIG
 
 cd "$(dirname "$0")/.." || exit 1
+. t/tap.sh
 top=$(pwd)
 umask 022
 
@@ -18,57 +19,18 @@ unset BINDIR INCLUDEDIR LIBDIR MANDIR
 
 for l in "${O}libmemtree.a" "${O}libvfudma.a"; do
 	if nm "$l" 2>/dev/null | grep -q ' __\(asan\|tsan\|ubsan\)_'; then
-		echo "1..0 # SKIP built with a sanitizer"
-		exit 0
+		skip_all "built with a sanitizer"
 	fi
 done
 
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/install.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
+make_tmp
 root=$tmp/root
 man=$root/usr/share/man/man3
-
-n=0 failed=0
-# ok STATUS NAME: one check; what it printed is in $tmp/out
-ok()
-{
-	n=$((n + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $n - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $2"
-		sed 's/^/# /' "$tmp/out"
-	fi
-}
-# empty NAME: there is nothing in $tmp/out
-empty()
-{
-	[ ! -s "$tmp/out" ]
-	ok $? "$1"
-}
-skip()
-{
-	n=$((n + 1))
-	echo "ok $n - $1 # SKIP $2"
-}
-run()
-{
-	"$@" >"$tmp/out" 2>&1 </dev/null
-}
-finish()
-{
-	echo "1..$n"
-	[ $failed -eq 0 ]
-	exit
-}
 
 # --- install -------------------------------------------------------------
 
 run $MAKE O="$O" DESTDIR="$root" PREFIX=/usr install
-ok $? "make install"
-[ $failed -eq 0 ] || finish
+ok $? "make install" || { done_testing; exit; }
 
 for f in libmemtree/*.h libvfudma/*.h; do
 	case $f in
@@ -202,7 +164,8 @@ cp "$tmp/user/vd.c" "$tmp/user/vd.cc"
 
 if ! command -v $PKG_CONFIG >/dev/null 2>&1; then
 	skip "programs outside the tree" "no $PKG_CONFIG"
-	finish
+	done_testing
+	exit
 fi
 # In the sysroot's /usr, which pkg-config would take for the system's.
 PKG_CONFIG_PATH=$root/usr/lib/pkgconfig
@@ -271,4 +234,4 @@ empty "no file is left"
 find "$root" -type d \( -name libmemtree -o -name libvfudma \) >"$tmp/out"
 empty "nor a folder of ours"
 
-finish
+done_testing

@@ -11,46 +11,14 @@
 # O=DIR/ CC CFLAGS LDFLAGS PKG_CONFIG	as for make
 
 cd "$(dirname "$0")/.." || exit 1
+. t/tap.sh
 
-if ! command -v mandoc >/dev/null 2>&1; then
-	echo "1..0 # SKIP no mandoc"
-	exit 0
-fi
+command -v mandoc >/dev/null 2>&1 || skip_all "no mandoc"
 
 : "${CC:=cc}" "${PKG_CONFIG:=pkg-config}"
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/man.XXXXXX") || exit 1
+make_tmp
 server=
 trap 'kill $server 2>/dev/null; rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-
-n=0 failed=0
-# ok STATUS NAME: one check; what it printed is in $tmp/out
-ok()
-{
-	n=$((n + 1))
-	if [ "$1" -eq 0 ]; then
-		echo "ok $n - $2"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $2"
-		sed 's/^/# /' "$tmp/out"
-	fi
-}
-# empty NAME: there is nothing in $tmp/out
-empty()
-{
-	[ ! -s "$tmp/out" ]
-	ok $? "$1"
-}
-skip()
-{
-	n=$((n + 1))
-	echo "ok $n - $1 # SKIP $2"
-}
-run()
-{
-	"$@" >"$tmp/out" 2>&1 </dev/null
-}
 
 # The C text of a page's example.
 example()
@@ -329,5 +297,4 @@ if [ -n "$server" ]; then
 	ok $? "and has said nothing"
 fi
 
-echo "1..$n"
-[ $failed -eq 0 ]
+done_testing

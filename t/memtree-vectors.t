@@ -4,14 +4,7 @@
 # O is a side build, as in the Makefile, relative to the top directory.
 
 cd "$(dirname "$0")/.." || exit 1
-replay=${O:-./}t/replay
-case $replay in
-/*|./*) ;;
-*) replay=./$replay ;;
-esac
+. t/tap.sh
 
-if [ ! -x "$replay" ]; then
-	echo "1..0 # SKIP no $replay: make it"
-	exit 0
-fi
-exec "$replay" t/vectors/*.txt
+program t/replay
+exec "$prog" t/vectors/*.txt

@@ -24,7 +24,7 @@ all=$(tick)
 qe_begin_disk
 case $QE_VERSION in
 [0-9].*|10.*|11.0*)
-	skip_all "QEMU $QE_VERSION does not serve DMA by message" ;;
+	qe_skip_all "QEMU $QE_VERSION does not serve DMA by message" ;;
 esac
 
 img=$tmp/disk.img

@@ -10,37 +10,14 @@
 # O=DIR/ CC
 
 cd "$(dirname "$0")/.." || exit 1
+. t/tap.sh
 
 : "${CC:=cc}"
 for tool in nm objdump; do
-	if ! command -v $tool >/dev/null 2>&1; then
-		echo "1..0 # SKIP no $tool"
-		exit 0
-	fi
+	command -v $tool >/dev/null 2>&1 || skip_all "no $tool"
 done
 
-tmp=$(mktemp -d "${TMPDIR:-/tmp}/symbols.XXXXXX") || exit 1
-trap 'rm -rf "$tmp"' EXIT
-trap 'exit 1' HUP INT TERM
-
-n=0 failed=0
-# empty NAME: passes if there is nothing in $tmp/out
-empty()
-{
-	n=$((n + 1))
-	if [ ! -s "$tmp/out" ]; then
-		echo "ok $n - $1"
-	else
-		failed=$((failed + 1))
-		echo "not ok $n - $1"
-		sed 's/^/# /' "$tmp/out"
-	fi
-}
-skip()
-{
-	n=$((n + 1))
-	echo "ok $n - $1 # SKIP $2"
-}
+make_tmp
 
 # declared DIR PREFIX: the public functions of a library, inline ones apart.
 declared()
@@ -138,10 +115,7 @@ check()
 }
 
 for l in "${O}libmemtree.a" "${O}libvfudma.a"; do
-	if [ ! -f "$l" ]; then
-		echo "1..0 # SKIP $l is not built"
-		exit 0
-	fi
+	[ -f "$l" ] || skip_all "$l is not built"
 done
 
 check libmemtree mt vd
@@ -150,10 +124,6 @@ empty "libmemtree uses nothing of libvfudma"
 
 # What calls do when memory runs out: the test names all that it tries.
 oom=${O}t/memtree-oom.t
-case $oom in
-/*) ;;
-*) oom=./$oom ;;
-esac
 if [ ! -x "$oom" ]; then
 	skip "every public function is tried without memory" "no $oom"
 elif ! "$oom" >"$tmp/tap" 2>&1; then
@@ -175,5 +145,4 @@ fi
 
 check libvfudma vd mt
 
-echo "1..$n"
-[ $failed -eq 0 ]
+done_testing

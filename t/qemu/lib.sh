@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 #
 # Shell functions for the tests that run a whole machine: where QEMU and the
-# kernel are, TAP, time limits, and no process or file left behind.
+# kernel are, time limits, and no process or file left behind.
 #
 # The caller sets here to the absolute path of the folder of this file.
+
+. "$here/../tap.sh"
 
 # What mkenv makes; a new number makes an older folder incomplete.
 QE_FORMAT="qemu-env 1"
@@ -75,72 +77,17 @@ qe_locate()
 	    sed -n '1s/.*version \([0-9.]*\).*/\1/p')
 }
 
-# ---- TAP
-
-tap_n=0
-tap_failed=0
-
-diag()
-{
-	printf '%s\n' "$*" | sed 's/^/# /'
-}
-
-# ok STATUS NAME...
-ok()
-{
-	qe__ok=$1
-	shift
-	tap_n=$((tap_n + 1))
-	if [ "$qe__ok" -eq 0 ]; then
-		echo "ok $tap_n - $*"
-	else
-		tap_failed=$((tap_failed + 1))
-		echo "not ok $tap_n - $*"
-	fi
-	return "$qe__ok"
-}
-
-# is GOT WANTED NAME
-is()
-{
-	if [ "$1" = "$2" ]; then
-		ok 0 "$3"
-	else
-		ok 1 "$3" ||
-		diag "     got: $1
-  wanted: $2"
-		return 1
-	fi
-}
-
-skip()
-{
-	tap_n=$((tap_n + 1))
-	echo "ok $tap_n - $1 # SKIP $2"
-}
-
 # No machine to test with: that is an error only where one was promised.
-skip_all()
+qe_skip_all()
 {
-	if [ "${QEMU_REQUIRED:-0}" = 1 ]; then
-		echo "1..1"
-		echo "not ok 1 - the test can run here"
-		diag "$*"
-		exit 1
-	fi
-	echo "1..0 # SKIP $*"
-	exit 0
-}
-
-done_testing()
-{
-	echo "1..$tap_n"
-	[ "$tap_failed" -eq 0 ]
+	[ "${QEMU_REQUIRED:-0}" = 1 ] || skip_all "$*"
+	ok 1 "the test can run here" || diag "$*"
+	done_testing
+	exit
 }
 
 # ---- Processes and files
 
-tmp=
 pids=
 
 # A test that is killed outright leaves its children to their time limits.

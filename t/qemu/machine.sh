@@ -29,12 +29,12 @@ server_limit=600
 # Can it be done here?  Otherwise the test ends.
 qe_begin_disk()
 {
-	[ "$(uname -sm)" = "Linux x86_64" ] || skip_all "not Linux on x86_64"
+	[ "$(uname -sm)" = "Linux x86_64" ] || qe_skip_all "not Linux on x86_64"
 	QE_ROOT=$(qe_dir)/root
-	qe_locate || skip_all "$QE_WHY"
+	qe_locate || qe_skip_all "$QE_WHY"
 	for t in e2fsck debugfs; do
 		command -v $t >/dev/null ||
-		    skip_all "no $t: install e2fsprogs"
+		    qe_skip_all "no $t: install e2fsprogs"
 	done
 	diag "seed $seed, QEMU $QE_VERSION, accelerator $accel, disk $disk"
 	qe_begin
