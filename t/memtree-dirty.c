@@ -541,8 +541,7 @@ copy_marked(void)
 static void
 test_race(void)
 {
-	double seconds = getenv("T_SECONDS") != NULL ?
-	    atof(getenv("T_SECONDS")) : 1;
+	double seconds = t_seconds(1);
 	uint64_t seed = t_env("T_SEED", (uint64_t)time(NULL)), n = 0;
 	struct writer writers[NWRITERS];
 	unsigned int rounds = 0, bad = 0, i, k;

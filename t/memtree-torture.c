@@ -650,8 +650,7 @@ run_thread(void *arg)
 int
 main(void)
 {
-	double seconds = getenv("T_SECONDS") != NULL ?
-	    atof(getenv("T_SECONDS")) : 2;
+	double seconds = t_seconds(2);
 	uint64_t seed = t_env("T_SEED", (uint64_t)time(NULL));
 	struct mt_listener l = { .add = told_add, .del = told_del,
 	    .commit = told_commit };
@@ -662,8 +661,6 @@ main(void)
 	bool all = true;
 	size_t i;
 
-	if (seconds > 30)
-		alarm((unsigned int)seconds * 2);
 	diag("T_SEED=%" PRIu64 " T_SECONDS=%g", seed, seconds);
 	t = t_topology();
 	root = t_container(t, "root", 0x20000);

@@ -585,11 +585,8 @@ test_speed(double seconds)
 int
 main(void)
 {
-	double seconds = getenv("T_SECONDS") != NULL ?
-	    atof(getenv("T_SECONDS")) : 1;
+	double seconds = t_seconds(1);
 
-	if (seconds > 20)
-		alarm((unsigned int)seconds * 2);
 	test_count();
 	test_patience();
 	test_held();

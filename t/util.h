@@ -445,7 +445,7 @@ t_events(char *text)
 }
 #define is_heard(tl, want, ...)	is_str(t_events((tl)->text), want, __VA_ARGS__)
 
-/* --- random numbers ---------------------------------------------------- */
+/* --- what a run is given, and random numbers --------------------------- */
 
 static T_UNUSED uint64_t
 t_env(const char *name, uint64_t otherwise)
@@ -453,6 +453,18 @@ t_env(const char *name, uint64_t otherwise)
 	const char *s = getenv(name);
 
 	return (s != NULL && *s != '\0' ? strtoull(s, NULL, 0) : otherwise);
+}
+
+/* T_SECONDS, for a test that goes on for a time; it may be a long one. */
+static T_UNUSED double
+t_seconds(double otherwise)
+{
+	const char *s = getenv("T_SECONDS");
+	double seconds = s != NULL ? atof(s) : otherwise;
+
+	if (seconds > T_ALARM / 2)
+		alarm((unsigned int)seconds * 2);
+	return (seconds);
 }
 
 static T_UNUSED uint64_t

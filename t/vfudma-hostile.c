@@ -265,10 +265,7 @@ test_descriptors(void)
 static uint64_t
 rnd(void)
 {
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return (seed * 0x2545f4914f6cdd1du);
+	return (t_random(&seed));
 }
 
 /* A number of the kind that finds faults. */
@@ -290,8 +287,7 @@ rnd_value(void)
 static void
 test_random(void)
 {
-	const char *rounds = getenv("T_ROUNDS");
-	unsigned long n = rounds != NULL ? strtoul(rounds, NULL, 0) : 6000;
+	uint64_t n = t_env("T_ROUNDS", 6000);
 	uint8_t buf[512], payload[256];
 	const struct sample *s;
 	int fds[64];
@@ -435,12 +431,9 @@ interrupt_once(void)
 int
 main(void)
 {
-	const char *s = getenv("T_SEED");
 	unsigned int before;
 
-	seed = s != NULL ? strtoull(s, NULL, 0) : 0x9e3779b97f4a7c15u;
-	if (seed == 0)
-		seed = 1;
+	seed = t_env("T_SEED", 0x9e3779b97f4a7c15);
 	diag("T_SEED=%#jx", (uintmax_t)seed);
 	make_samples();
 	make_kinds();
