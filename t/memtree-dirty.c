@@ -3,7 +3,7 @@
 
 /*
  * Dirty logging: what marks a page, what a snapshot has, and that who copies
- * marked pages while they are written ends with a copy.
+ * marked pages while they are written, for T_SECONDS, ends with a copy.
  */
 
 #include <pthread.h>

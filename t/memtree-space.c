@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Copyright (c) 2026 The memtree authors */
 
-/* Spaces: making and destroying them, finding sections, what is valid. */
+/*
+ * Spaces: making and destroying them, finding sections, what is valid, and
+ * accesses that cross what they meet.
+ */
 
 #include "t/util.h"
 

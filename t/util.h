@@ -3,7 +3,7 @@
 #ifndef T_UTIL_H
 #define T_UTIL_H
 
-/* What the tests of libmemtree share: things made in one line or bailed on. */
+/* What all tests share: things made in one line or bailed on. */
 
 #include <sys/eventfd.h>
 

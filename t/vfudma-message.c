@@ -3,7 +3,7 @@
 
 /*
  * DMA by message: memory that came without a descriptor.  The client is a
- * thread that answers as it is told to, well or badly, or vd_client.
+ * thread that answers as it is told to, well or badly.
  */
 
 #include <pthread.h>
