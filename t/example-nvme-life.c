@@ -444,17 +444,6 @@ signalled(int fd, int ms)
 	return (poll(&p, 1, ms) == 1 && eventfd_read(fd, &n) == 0);
 }
 
-/* Where a capability is in config space. */
-static uint32_t
-find_cap(struct host *h, uint8_t id)
-{
-	uint32_t at = config_get(h, 0x34, 1);
-
-	while (at != 0 && config_get(h, at, 1) != id)
-		at = config_get(h, at + 1, 1);
-	return (at);
-}
-
 /* Each signal masks the pin; one that we no longer wait for does, too. */
 static void
 intx_settle(struct host *h, int fd)

@@ -252,6 +252,17 @@ config_get(struct host *h, uint32_t off, size_t len)
 	return (val);
 }
 
+/* Where a capability is in config space. */
+static T_UNUSED uint32_t
+find_cap(struct host *h, uint8_t id)
+{
+	uint32_t at = config_get(h, 0x34, 1);
+
+	while (at != 0 && config_get(h, at, 1) != id)
+		at = config_get(h, at + 1, 1);
+	return (at);
+}
+
 /* Wait for bits of CSTS to have a value. */
 static T_UNUSED bool
 csts_wait(struct host *h, uint32_t mask, uint32_t want)
