@@ -261,9 +261,10 @@ test_no_fd(struct host *h)
 	    NVME_DATA_TRANSFER, "data cannot go there");
 	is_status(io(h, .opcode = NVME_IO_WRITE, .nsid = 1, .prp1 = far),
 	    NVME_DATA_TRANSFER, "nor come from there");
+	works(vd_client_dma_unmap(h->client, far, 0x10000), "and given back");
 	is_status(admin(h, .opcode = NVME_ADM_CREATE_CQ, .prp1 = far,
 	    .cdw10 = 15 << 16 | 2, .cdw11 = 1), NVME_OK,
-	    "a CQ may be made there");
+	    "a CQ may be made where it was");
 	is_status(create_sq(h, 2, 16, 2), NVME_OK, "and an SQ for it");
 	h->q[2] = (struct queue){ .qid = 2, .entries = 16, .phase = 1,
 	    .sq = SQ_OFF(2), .cq = CQ_OFF(2) };
@@ -277,7 +278,24 @@ test_no_fd(struct host *h)
 	    "the SQ can be deleted");
 	is_status(admin(h, .opcode = NVME_ADM_DELETE_CQ, .cdw10 = 2), NVME_OK,
 	    "the CQ, with what could not be posted");
-	works(vd_client_dma_unmap(h->client, far, 0x10000), "and given back");
+
+	works(vd_client_dma_map(h->client, far, 0x10000,
+	    VD_DMA_READABLE | VD_DMA_WRITABLE, -1, 0), "it is there again");
+	is_status(admin(h, .opcode = NVME_ADM_CREATE_CQ, .prp1 = far,
+	    .cdw10 = 15 << 16 | 2, .cdw11 = 1), NVME_OK,
+	    "a CQ may be made there");
+	is_status(create_sq(h, 2, 16, 2), NVME_OK, "and an SQ");
+	h->q[2].tail = 0;
+	queue_put(h, 2, &(struct nvme_cmd){ .opcode = NVME_IO_FLUSH,
+	    .nsid = 1 });
+	queue_ring(h, 2);
+	ok(csts_wait(h, NVME_CSTS_CFS, NVME_CSTS_CFS),
+	    "but who does not answer for it has the controller fail");
+	works(vd_client_dma_unmap(h->client, far, 0x10000), "without it");
+	ok(host_enable(h) && create_pair(h, 1, 1024),
+	    "a reset makes it work again");
+	is_status(io(h, .opcode = NVME_IO_FLUSH, .nsid = 1), NVME_OK,
+	    "indeed");
 }
 
 /* --- files ---------------------------------------------------------------- */

@@ -253,40 +253,6 @@ test_silence(struct host *h)
 	leave(&r);
 }
 
-/* Queues that cannot be reached: no status can tell of it. */
-static void
-test_queue_errors(struct host *h)
-{
-	struct relay r;
-
-	ready(&r, h);
-	r.error = EFAULT;
-	set_range(&r, CQ_OFF(1), PAGE);
-	r.manner = FAIL;
-	put_one(h, NVME_IO_READ, 1, 0, PAGE);
-	queue_ring(h, 1);
-	is_status(queue_take(h, 1, 100), ~0u, "a completion has no way");
-	is_int(r.writes, 1, "which is not tried again and again");
-	r.manner = PASS;
-	must(vd_client_dma_unmap(h->client, IOVA, MEM_SIZE) == 0);
-	host_map(h);
-	is_status(queue_take(h, 1, ANSWER_MS), NVME_OK,
-	    "until memory changes: it is not lost");
-
-	set_range(&r, SQ_OFF(1), PAGE);
-	r.manner = FAIL;
-	put_one(h, NVME_IO_READ, 1, 0, PAGE);
-	queue_ring(h, 1);
-	is_status(queue_take(h, 1, 100), ~0u, "nor is a command fetched");
-	is_int(r.reads, 1, "or tried again and again");
-	is_status(identify(h, 1, 0), NVME_OK, "other queues go on");
-	r.manner = PASS;
-	ok(host_enable(h) && create_pair(h, 1, 256), "a reset helps");
-	is_status(move(h, NVME_IO_READ, 1, 0, 8, DATA2, PAGE), NVME_OK,
-	    "it works");
-	leave(&r);
-}
-
 /* A queue that is deleted under commands that wait. */
 static void
 test_delete(struct host *h)
@@ -391,7 +357,6 @@ main(void)
 		test_errors(&h, kinds[i]);
 	}
 	test_silence(&h);
-	test_queue_errors(&h);
 	test_delete(&h);
 	test_death(&h, NVME_IO_WRITE, 1);
 	test_death(&h, NVME_IO_READ, 1);

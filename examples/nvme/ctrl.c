@@ -166,6 +166,22 @@ nvme_ctrl_settled(struct nvme_ctrl *c)
 	nvme_shutdown_go_on(c);
 }
 
+/*
+ * The host finds CFS when it wonders why nothing comes, and resets us.  This
+ * may be called from within what uses queues and commands, so they are given
+ * up later, by nvme_work().
+ */
+void
+nvme_ctrl_fail(struct nvme_ctrl *c, const char *why)
+{
+	if (!nvme_enabled(c))
+		return;
+	c->csts |= NVME_CSTS_CFS;
+	c->failed = true;
+	nvme_queues_stick(c);
+	nvme_log(c, "has failed: %s", why);
+}
+
 static void
 write_cc(struct nvme_ctrl *c, uint32_t val)
 {
@@ -358,6 +374,7 @@ on_config_written(void *arg, uint32_t off, uint32_t len)
 	if (master == c->master)
 		return;
 	c->master = master;
+	c->missing = 0;
 	if (!master)
 		nvme_queues_unmap(c, (struct mt_range){ 0, MT_LAST_MAX });
 	else

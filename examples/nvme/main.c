@@ -248,7 +248,7 @@ idle_wait(struct nvme_ctrl *c, uint64_t *since)
 	if (idle < SPIN_NS)
 		return (0);
 	if (!nvme_polling(c))
-		return (-1);
+		return (nvme_deadline(c, t));
 	if (idle / 8 < SLEEP_MIN_NS)
 		return (SLEEP_MIN_NS);
 	return (idle / 8 < SLEEP_MAX_NS ? (int64_t)(idle / 8) : SLEEP_MAX_NS);
@@ -336,8 +336,8 @@ loop(struct nvme_ctrl *c, int sigfd)
 				busy_from = 0;
 			}
 		}
-		ts.tv_sec = 0;
-		ts.tv_nsec = wait > 0 ? (long)wait : 0;
+		ts.tv_sec = wait > 0 ? (time_t)(wait / 1000000000) : 0;
+		ts.tv_nsec = wait > 0 ? (long)(wait % 1000000000) : 0;
 		ready = ppoll(fds, 3, wait >= 0 ? &ts : NULL, NULL);
 		if (ready == -1 && errno != EINTR) {
 			warn("ppoll");

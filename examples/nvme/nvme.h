@@ -40,6 +40,7 @@
 #define NVME_EVENTS		8
 #define NVME_ERRORS		64
 #define NVME_TEMPERATURE	308	/* kelvin; a disk that keeps cool */
+#define NVME_MISSING_NS		UINT64_C(5000000000)	/* a queue's memory */
 
 #define NVME_MODEL		"memtree NVMe"
 #define NVME_FIRMWARE		"0.1"
@@ -106,7 +107,8 @@ struct nvme_ring {
 	size_t len;
 	struct mt_mapping map;
 	bool slow;			/* nothing to map: by messages */
-	bool stuck;			/* no access at all, until a change */
+	bool stuck;			/* no access at all, until a change; */
+					/*   or the controller has failed */
 };
 
 struct nvme_cq {
@@ -257,11 +259,13 @@ struct nvme_ctrl {
 	uint32_t intm;			/* INTMS and INTMC */
 	unsigned int page_shift;
 	bool stopping;			/* disabled, but for what is in flight */
+	bool failed;			/* CFS is new: give up all commands */
 
 	bool intr_dirty;
 	bool intx;			/* level of the pin */
 	bool master;			/* bus master enable, as last seen */
 	bool retry;			/* memory has come: look at stuck CQs */
+	uint64_t missing;		/* since when a queue's is, ns, or 0 */
 	unsigned int nirqs;		/* CQs that want to interrupt */
 	uint16_t irqs[NVME_QUEUES];
 
@@ -322,6 +326,11 @@ extern const struct mt_io_ops nvme_reg_ops;
 void	nvme_shutdown_go_on(struct nvme_ctrl *c);
 /* Nothing is in flight any more. */
 void	nvme_ctrl_settled(struct nvme_ctrl *c);
+/*
+ * Have a fatal status: from here on no command is fetched and no completion
+ * posted, until the host resets the controller.
+ */
+void	nvme_ctrl_fail(struct nvme_ctrl *c, const char *why);
 void	nvme_log(struct nvme_ctrl *c, const char *fmt, ...)
 	    __attribute__((format(printf, 2, 3)));
 uint64_t nvme_now(void);
@@ -389,6 +398,8 @@ void	nvme_dma_cancel_all(struct nvme_ctrl *c, struct mt_range range,
 bool	nvme_work(struct nvme_ctrl *c, unsigned int budget, unsigned int spin);
 /* Does anything happen that no message tells of? */
 bool	nvme_polling(const struct nvme_ctrl *c);
+/* In how many ns there will be something to do even so; -1: never. */
+int64_t	nvme_deadline(const struct nvme_ctrl *c, uint64_t now);
 
 void	nvme_cq_start(struct nvme_ctrl *c, unsigned int qid, mt_addr base,
 	    uint32_t entries, bool ien, unsigned int vector);
@@ -405,6 +416,8 @@ void	nvme_queues_reset(struct nvme_ctrl *c, bool now);
 /* Memory in range goes (map it no more), or something came (try again). */
 void	nvme_queues_unmap(struct nvme_ctrl *c, struct mt_range range);
 void	nvme_queues_retry(struct nvme_ctrl *c);
+/* Have no queue's memory accessed any more. */
+void	nvme_queues_stick(struct nvme_ctrl *c);
 /* Read what the guest wrote to a CQ's doorbell. */
 void	nvme_cq_scan(struct nvme_ctrl *c, struct nvme_cq *cq);
 /* Are there entries that the guest can see and has not taken? */

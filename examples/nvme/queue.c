@@ -8,6 +8,9 @@
  * A command is fetched only when its completion has a place: an entry of the
  * CQ is reserved for it.  So a completion never waits for the guest.  While
  * the memory of a CQ is away nothing more is fetched for it.
+ *
+ * When the controller fails all queues are stuck, and so nothing is fetched or
+ * posted from there on; what is under way is given up when that is safe.
  */
 
 #include <string.h>
@@ -298,6 +301,23 @@ unstick(struct nvme_ctrl *c)
 			nvme_cq_unstick(c, cq);
 }
 
+/* A queue's memory has been away for too long, if the queue still is there. */
+static void
+check_missing(struct nvme_ctrl *c)
+{
+	unsigned int i;
+
+	if (nvme_now() - c->missing < NVME_MISSING_NS)
+		return;
+	c->missing = 0;
+	for (i = 0; i < NVME_QUEUES; i++)
+		if ((c->sq[i].live && c->sq[i].ring.stuck) ||
+		    (c->cq[i].live && c->cq[i].ring.stuck)) {
+			nvme_ctrl_fail(c, "no memory where a queue is");
+			return;
+		}
+}
+
 /* Look at every queue once; returns the work done. */
 static unsigned int
 pass(struct nvme_ctrl *c, unsigned int budget)
@@ -306,6 +326,8 @@ pass(struct nvme_ctrl *c, unsigned int budget)
 
 	if (nvme_unlikely(c->retry))
 		unstick(c);
+	if (nvme_unlikely(c->missing != 0))
+		check_missing(c);
 	if (nvme_unlikely(!TAILQ_EMPTY(&c->ready)))
 		used += nvme_jobs_run(c, budget);
 	if (nvme_unlikely(c->landed || !TAILQ_EMPTY(&c->again) ||
@@ -328,6 +350,14 @@ pass(struct nvme_ctrl *c, unsigned int budget)
 	return (used);
 }
 
+/* The controller has failed: commands end without completions. */
+static void
+give_up(struct nvme_ctrl *c)
+{
+	nvme_queues_reset(c, false);
+	nvme_shutdown_go_on(c);		/* it may have waited for them */
+}
+
 bool
 nvme_work(struct nvme_ctrl *c, unsigned int budget, unsigned int spin)
 {
@@ -337,6 +367,8 @@ nvme_work(struct nvme_ctrl *c, unsigned int budget, unsigned int spin)
 	for (;;) {
 		used = nvme_enabled(c) ? pass(c, budget) : 0;
 		nvme_intr_update(c);
+		if (nvme_unlikely(c->failed))
+			give_up(c);
 		if (used > 0) {
 			any = true;
 			left = spin;
@@ -358,6 +390,16 @@ bool
 nvme_polling(const struct nvme_ctrl *c)
 {
 	return (c->map_doorbells && nvme_enabled(c));
+}
+
+int64_t
+nvme_deadline(const struct nvme_ctrl *c, uint64_t now)
+{
+	if (c->missing == 0 || !nvme_enabled(c))
+		return (-1);
+	if (now - c->missing >= NVME_MISSING_NS)
+		return (0);
+	return ((int64_t)(NVME_MISSING_NS - (now - c->missing)));
 }
 
 /* --- starting and stopping ------------------------------------------------ */
@@ -469,7 +511,9 @@ nvme_queues_reset(struct nvme_ctrl *c, bool now)
 	struct nvme_sq *sq;
 	unsigned int i;
 
+	c->failed = false;
 	c->retry = false;
+	c->missing = 0;
 	c->landed = false;
 	TAILQ_INIT(&c->starved);
 	TAILQ_INIT(&c->again);
@@ -536,4 +580,14 @@ nvme_queues_retry(struct nvme_ctrl *c)
 		c->cq[i].ring.slow = c->cq[i].ring.stuck = false;
 	}
 	c->retry = true;
+	c->missing = 0;
+}
+
+void
+nvme_queues_stick(struct nvme_ctrl *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < NVME_QUEUES; i++)
+		c->sq[i].ring.stuck = c->cq[i].ring.stuck = true;
 }

@@ -18,7 +18,9 @@
  *	    ▼             ▼              ▼
  *	····│ the guest's │ only in held │ free ····
  *
- * Where even that fails the queue is stuck until memory comes.
+ * Where even that fails the queue is stuck.  No completion could tell of it,
+ * so it is a fatal status of the controller, unless the memory is only away:
+ * see stick().
  */
 
 #include <string.h>
@@ -84,13 +86,29 @@ ring_map(struct nvme_ctrl *c, struct nvme_ring *r, size_t off)
 	return (true);
 }
 
-/* Its memory answers with errors. */
+/*
+ * An access to its memory has failed.  If that answers with errors it is the
+ * end.  If there is none it may come back: a client that gives memory anew, in
+ * other pieces, takes it away first, and does not stop the guest for that.  A
+ * guest that has bus mastering off has asked for nothing to be done, and may
+ * take its time.
+ */
 static void
-stick(struct nvme_ctrl *c, struct nvme_ring *r, const char *what,
+stick(struct nvme_dma *d, struct nvme_ring *r, const char *what,
     unsigned int qid)
 {
+	struct nvme_ctrl *c = d->c;
+
 	r->stuck = true;
 	nvme_log(c, "%s queue %u: no access to its memory", what, qid);
+	if (!c->master)
+		return;
+	if (mt_space_valid(c->dma, d->range.first,
+	    (size_t)(d->range.last - d->range.first) + 1, d->is_write,
+	    MT_ATTRS_NONE))
+		nvme_ctrl_fail(c, "an error where a queue is");
+	else if (c->missing == 0)
+		c->missing = nvme_now();
 }
 
 /* --- submission queues ---------------------------------------------------- */
@@ -105,7 +123,7 @@ fetched(struct nvme_dma *d, enum mt_result res)
 	else if (res == MT_OK)
 		sq->nfetched = sq->nfetching;
 	else if (sq->fetch_age == d->c->memory_age)
-		stick(d->c, &sq->ring, "submission", sq->qid);
+		stick(d, &sq->ring, "submission", sq->qid);
 }
 
 /* Read all new entries, to the end of the queue. */
@@ -222,7 +240,7 @@ posted(struct nvme_dma *d, enum mt_result res)
 	else if (res == MT_OK)
 		show(d->c, cq, cq->nposting);
 	else if (cq->post_age == d->c->memory_age)
-		stick(d->c, &cq->ring, "completion", cq->qid);
+		stick(d, &cq->ring, "completion", cq->qid);
 	want_show(d->c, cq);
 }
 
