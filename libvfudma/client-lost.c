@@ -459,18 +459,21 @@ vd_client_reconnect(struct vd_client *c, int fd)
 	for (unsigned int i = 0; i < VD_NUM_REGIONS; i++)
 		regions[i] = (struct vd_client_region){ .fd = -1 };
 	fresh = connect_again(c, fd, regions);
-	if (fresh != NULL && c->topology != NULL &&
-	    mt_topology_begin(c->topology) == -1) {
-		saved = errno;
-		vd_client_destroy(fresh);
-		fresh = NULL;
-		errno = saved;
-	}
 	if (fresh != NULL) {
-		/* Until all is restored its loss is ours to tell. */
+		/*
+		 * Not under the writer lock, as a callback that is served may
+		 * want it; and nobody enters before we have that.
+		 */
 		vd__client_take(c, fresh);
 		vd_client_destroy(fresh);
-		rv = restore(c, regions);
+		if (c->topology != NULL)
+			rv = mt_topology_begin(c->topology);
+		else
+			rv = 0;
+		atomic_store(&c->replacing, false);
+		/* Until all is restored its loss is ours to tell. */
+		if (rv == 0)
+			rv = restore(c, regions);
 		if (rv == 0)
 			rv = back(c);
 		saved = errno;

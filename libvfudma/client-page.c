@@ -12,8 +12,9 @@
  *
  * front is no larger than the region, so it is right wherever it is shown,
  * and what is around it, too.  back makes a whole page of it in the view,
- * where the two continue each other; as nothing can be behind it, it cannot
- * hide what comes into the page before somebody has looked.
+ * where the two continue each other; as it is behind what comes into the page
+ * (if that has not INT_MIN for a priority itself) it hides nothing before
+ * somebody has looked.
  */
 
 #include <errno.h>
@@ -23,12 +24,11 @@
 
 #include "internal.h"
 
-/* [t] but for what is set once. */
+/* What is watched: vd_client.pages, under [t] and regions_lock. */
 struct vd__pages {
 	struct mt_listener l;
 	struct vd_client *client;
 	struct mt_space *sp;
-	bool off;			/* about to end: nothing is shown */
 };
 
 static uint64_t
@@ -129,23 +129,31 @@ look(struct vd__pages *p)
 
 /* --- doing something about it -------------------------------------------- */
 
+static bool
+is_in(const struct mt_region *region)
+{
+	return (region != NULL && mt_region_parent(region) != NULL);
+}
+
 /*
- * Front and back as they are to be.  If there is no memory for one of them the
+ * Front and back as they are to be, of the page that is in the tree.  If there is no memory for one of them the
  * other is right all the same, as back is the last to come and the first to go.
  */
 static int
 show(struct mt_region *root, const struct vd__region *r, bool on)
 {
-	const struct vd__direct *d = r->replacing ? &r->fresh : &r->direct;
-	bool whole = on && (r->flags & VD_CLIENT_WHOLE_PAGE) != 0 &&
-	    /* What is added to anything else is in front of what it shows. */
-	    mt_region_kind(root) == MT_CONTAINER;
+	const struct vd__direct *d = is_in(r->fresh.front) ? &r->fresh :
+	    &r->direct;
 	mt_addr behind = r->at + r->size;
-	bool there;
+	bool whole, there;
 
 	if (d->page == NULL)
 		return (0);
-	there = mt_region_parent(d->back) != NULL;
+	on = on && is_in(d->front);
+	/* What is added to anything else is in front of what it shows. */
+	whole = on && (r->flags & VD_CLIENT_WHOLE_PAGE) != 0 &&
+	    mt_region_kind(root) == MT_CONTAINER;
+	there = is_in(d->back);
 	if (there && (!whole || mt_region_addr(d->back) != behind)) {
 		if (mt_region_del(d->back) == -1)
 			return (-1);
@@ -168,31 +176,60 @@ vd__client_show_pages(struct vd_client *c, bool direct)
 	if (p == NULL)
 		return (0);
 	for (r = c->regions; r != NULL; r = r->next)
-		if (show(mt_space_root(p->sp), r, r->alone && direct &&
-		    !p->off) == -1)
+		if (show(mt_space_root(p->sp), r, r->alone && direct) == -1)
 			return (-1);
 	return (0);
 }
 
+/* Begin a transaction of c's topology, with what is watched: or -1. */
 static int
-update(struct vd__pages *p, bool off)
+begin(struct vd_client *c, struct vd__pages **p)
 {
-	struct vd_client *c = p->client;
-	int rv, saved;
+	struct mt_topology *t;
 
-	if (mt_topology_begin(c->topology) == -1)
-		return (-1);
+	*p = NULL;
 	pthread_mutex_lock(&c->regions_lock);
-	p->off = off;
-	rv = vd__client_show_pages(c, c->direct);
-	saved = errno;
+	t = c->topology;
 	pthread_mutex_unlock(&c->regions_lock);
+	if (t != NULL) {
+		if (mt_topology_begin(t) == -1)
+			return (-1);
+		if ((*p = c->pages) != NULL)
+			return (0);
+		(void)mt_topology_commit(t);
+	}
+	errno = ENOENT;
+	return (-1);
+}
+
+/* End it; rv and errno tell what became of it so far. */
+static int
+commit(struct vd_client *c, int rv)
+{
+	int saved = errno;
+
 	if (mt_topology_commit(c->topology) == -1 && rv == 0) {
 		saved = errno;
 		rv = -1;
 	}
 	errno = saved;
 	return (rv);
+}
+
+int
+vd_client_update_pages(struct vd_client *c)
+{
+	struct vd__pages *p;
+	int rv, saved;
+
+	if (begin(c, &p) == -1)
+		return (-1);
+	pthread_mutex_lock(&c->regions_lock);
+	rv = vd__client_show_pages(c, c->direct);
+	saved = errno;
+	pthread_mutex_unlock(&c->regions_lock);
+	errno = saved;
+	return (commit(c, rv));
 }
 
 /* What cannot be done is tried again behind the next commit, or on demand. */
@@ -203,81 +240,106 @@ settle(void *arg, struct mt_space *sp)
 
 	(void)sp;
 	look(p);
-	(void)update(p, p->off);
+	(void)vd_client_update_pages(p->client);
 }
 
-static struct vd__pages *
-pages_of(struct vd_client *c)
-{
-	struct vd__pages *p;
+/* --- watching ------------------------------------------------------------ */
 
+static void
+set_pages(struct vd_client *c, struct vd__pages *p)
+{
 	pthread_mutex_lock(&c->regions_lock);
-	p = c->pages;
+	c->pages = p;
 	pthread_mutex_unlock(&c->regions_lock);
-	if (p == NULL)
-		errno = ENOENT;
-	return (p);
 }
 
-int
-vd_client_update_pages(struct vd_client *c)
+/* In a transaction; only a listener could not register. */
+static int
+watch(struct vd_client *c, struct vd__pages *p)
 {
-	struct vd__pages *p = pages_of(c);
-
-	return (p == NULL ? -1 : update(p, false));
+	if (c->pages != NULL) {
+		errno = EBUSY;
+		return (-1);
+	}
+	set_pages(c, p);
+	if (mt_listener_register(p->sp, &p->l) == 0)
+		return (0);
+	set_pages(c, NULL);
+	return (-1);
 }
 
 int
 vd_client_watch_pages(struct vd_client *c, struct mt_space *sp)
 {
+	struct mt_topology *t = mt_space_topology(sp);
 	struct vd__pages *p;
-	bool busy;
+	int rv, saved;
 
-	if (vd__client_set_topology(c, mt_space_topology(sp)) == -1)
-		return (-1);
-	if ((p = calloc(1, sizeof(*p))) == NULL)
+	if (vd__client_set_topology(c, t) == -1 ||
+	    (p = calloc(1, sizeof(*p))) == NULL)
 		return (-1);
 	p->l = (struct mt_listener){ .arg = p, .add = told_add,
 	    .del = told_del, .settle = settle };
 	p->client = c;
 	p->sp = sp;
-	pthread_mutex_lock(&c->regions_lock);
-	busy = c->pages != NULL;
-	if (!busy)
-		c->pages = p;
-	pthread_mutex_unlock(&c->regions_lock);
-	if (busy)
-		errno = EBUSY;
-	if (!busy && mt_listener_register(sp, &p->l) == 0)
-		return (0);
-	if (!busy) {
-		pthread_mutex_lock(&c->regions_lock);
-		c->pages = NULL;
-		pthread_mutex_unlock(&c->regions_lock);
+	if (mt_topology_begin(t) == -1) {
+		free(p);
+		return (-1);
 	}
-	free(p);
-	return (-1);
+	if ((rv = watch(c, p)) == -1) {
+		saved = errno;
+		free(p);
+		errno = saved;
+	}
+	/* Of others' leftovers, if of anything, it can fail. */
+	(void)commit(c, rv);
+	return (rv);
+}
+
+/* Watch no more, with all hidden; or as far as it can be, if in any case. */
+static int
+unwatch(struct vd_client *c, bool in_any_case)
+{
+	struct vd__pages *p;
+	int rv, saved;
+	bool ended;
+
+	if (begin(c, &p) == -1)
+		return (-1);
+	pthread_mutex_lock(&c->regions_lock);
+	rv = vd__client_show_pages(c, false);
+	saved = errno;
+	if (rv == -1)
+		(void)vd__client_show_pages(c, c->direct);
+	pthread_mutex_unlock(&c->regions_lock);
+	ended = rv == 0 || in_any_case;
+	if (ended) {
+		(void)mt_listener_unregister(&p->l);
+		set_pages(c, NULL);
+	}
+	errno = saved;
+	rv = commit(c, rv);
+	saved = errno;
+	if (rv == -1 && ended && !in_any_case &&
+	    mt_topology_begin(c->topology) == 0) {
+		/* All is shown as before, so go on; if nobody else does. */
+		ended = watch(c, p) == -1;
+		(void)mt_topology_commit(c->topology);
+	}
+	if (ended)
+		free(p);
+	errno = saved;
+	return (rv);
 }
 
 int
 vd_client_unwatch_pages(struct vd_client *c)
 {
-	struct vd__pages *p = pages_of(c);
-	int saved;
+	return (unwatch(c, false));
+}
 
-	if (p == NULL)
-		return (-1);
-	if (update(p, true) == -1) {
-		saved = errno;
-		(void)update(p, false);
-		errno = saved;
-		return (-1);
-	}
-	if (mt_listener_unregister(&p->l) == -1)
-		return (-1);
-	pthread_mutex_lock(&c->regions_lock);
-	c->pages = NULL;
-	pthread_mutex_unlock(&c->regions_lock);
-	free(p);
-	return (0);
+void
+vd__client_end_pages(struct vd_client *c)
+{
+	(void)unwatch(c, true);
 }

@@ -417,7 +417,11 @@ container_released(void *owner)
 	memset(&r->direct, 0, sizeof(r->direct));
 	memset(&r->fresh, 0, sizeof(r->fresh));
 	pthread_mutex_unlock(&r->client->regions_lock);
-	/* What is behind everything is in another tree. */
+	/*
+	 * What is behind everything is in another tree, if there was no memory
+	 * to take it out when this left the space, and still is there if there
+	 * is none now.
+	 */
 	if (direct.back != NULL && mt_region_parent(direct.back) != NULL)
 		(void)mt_region_del(direct.back);
 	direct_drop(&direct);
@@ -474,8 +478,9 @@ assemble(struct vd__region *r, struct mt_topology *t, const char *name,
 	} else
 		saved = errno;
 	pthread_mutex_unlock(&c->regions_lock);
-	/* It is in no space yet, so there is nothing that can fail. */
-	(void)mt_topology_commit(t);
+	/* It is in no space yet; but a commit may have to do with others. */
+	if (mt_topology_commit(t) == -1 && rv == 0)
+		return (-1);
 	if (rv == -1)
 		errno = saved;
 	return (rv);
@@ -619,6 +624,8 @@ vd_client_set_direct(struct vd_client *c, bool on)
 		pthread_mutex_lock(&c->regions_lock);
 		c->direct = old;
 		pthread_mutex_unlock(&c->regions_lock);
+		/* For who has gone by the other value meanwhile. */
+		(void)vd_client_update_pages(c);
 	}
 	if (rv == -1)
 		errno = saved;

@@ -72,8 +72,8 @@ int	vd_client_set_direct(struct vd_client *c, bool on);
 /* --- regions smaller than a page ----------------------------------------- */
 
 /*
- * Map regions that are smaller than a page, too, while sp shows them once, at
- * the start of a page, and nothing else in that page.  The bytes of the page
+ * Map regions that are smaller than a page, too, while sp shows their first byte
+ * once, at the start of a page, and nothing else in that page.  The bytes of the page
  * after them stay unassigned; with VD_CLIENT_WHOLE_PAGE they become part of
  * the mapping, at the lowest priority that there is in sp, for those who can
  * only use whole pages, such as a hypervisor.
@@ -81,10 +81,12 @@ int	vd_client_set_direct(struct vd_client *c, bool on);
  * This follows every commit of a transaction by itself, before the call that
  * commits returns.  If there is no memory for it it is tried again behind the
  * next commit, or by vd_client_update_pages(); meanwhile what is in the page
- * is in front of the mapping all the same.
+ * is in front of the mapping all the same, and what is behind a region that has
+ * moved stays at the old place.  Destroying the client ends it, too.
  *
- * Context: takes the topology's writer lock; not from a listener.  Unwatching
- *          comes before sp is destroyed.
+ * Context: takes the topology's writer lock; from a listener only in settle.
+ *          Unwatching comes before sp is destroyed, and in a transaction is
+ *          not taken back with it: what was shown stays.
  * Returns: 0, or -1 with errno set; watches, or does not, as before.
  * Errors:  EBUSY (watches already), ENOENT (does not), EXDEV, ENOMEM, EDEADLK,
  *          EAGAIN (as of mt_topology_commit()).

@@ -133,8 +133,7 @@ vd_client_destroy(struct vd_client *c)
 
 	if (c == NULL)
 		return;
-	if (c->pages != NULL)
-		(void)vd_client_unwatch_pages(c);
+	vd__client_end_pages(c);
 	/* Regions of the device may live on, and answer errors. */
 	vd__client_disconnect(c);
 	vd__client_put(c);
@@ -203,7 +202,6 @@ vd__client_take(struct vd_client *c, struct vd_client *from)
 	c->serve.conn = c->conn;
 	vd__conn_set_ops(c->conn, &conn_ops, &c->serve);
 	from->conn = NULL;
-	atomic_store(&c->replacing, false);
 	pthread_rwlock_unlock(&c->conn_lock);
 }
 

@@ -551,11 +551,14 @@ struct vd_client {
 	bool posted;			/* post_lock */
 	bool mapped;			/* post_lock: some area is, or was */
 
-	struct vd__pages *pages;	/* [r] client-page.c; or NULL */
+	struct vd__pages *pages;	/* [r][t] client-page.c; or NULL */
 	struct vd_client_dma *dma;	/* [t] client-dma.c; or NULL */
 };
 
-/* Make the connection of from, which nobody uses, that of c. */
+/*
+ * Make the connection of from, which nobody uses, that of c; nobody enters it
+ * while c is replacing, which this leaves set.
+ */
 void	vd__client_take(struct vd_client *c, struct vd_client *from);
 /* Connect eventfds, as many as one message takes, and remember them. */
 int	vd__client_connect_irqs(struct vd_client *c, enum vd_irq index,
@@ -682,6 +685,8 @@ int	vd__client_remap(struct vd_client *c,
  * regions_lock.  0, or -1 with only some of it done.
  */
 int	vd__client_show_pages(struct vd_client *c, bool direct);
+/* Nobody watches any more, whether all could be hidden or not. */
+void	vd__client_end_pages(struct vd_client *c);
 
 /* All that was given to a server that is gone is given to this one. */
 int	vd__client_dma_restore(struct vd_client *c);

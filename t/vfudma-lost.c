@@ -244,6 +244,85 @@ test_hostile(const char *path)
 	m_stop(&d);
 }
 
+/* --- against a callback that changes the tree ---------------------------- */
+
+static struct m_machine *machine;
+static struct mt_region *changed;
+static unsigned int inside, over, ended;	/* atomic */
+
+/* The device's write arrives, and is what moves something in the tree. */
+static enum mt_result
+moves(void *arg, mt_addr off, unsigned int size, uint64_t val,
+    struct mt_attrs attrs)
+{
+	(void)arg, (void)off, (void)size, (void)val, (void)attrs;
+	__atomic_store_n(&inside, 1, __ATOMIC_SEQ_CST);
+	usleep(100000);		/* somebody is connecting again by now */
+	must(mt_region_set_enabled(changed, false) == 0);
+	__atomic_store_n(&over, 1, __ATOMIC_SEQ_CST);
+	return (MT_OK);
+}
+
+static void *
+serve_memory(void *arg)
+{
+	while (m_get(&ended) == 0)
+		if (vd_client_run(machine->c) == -1)
+			usleep(1000);
+	return (arg);
+}
+
+static void *
+write_memory(void *arg)
+{
+	struct m_device *d = arg;
+
+	(void)mt_space_store_le32(vd_server_dma(d->server), 0x100000, 1);
+	return (NULL);
+}
+
+/*
+ * Who connects again needs the tree, and waits for who is in the connection;
+ * who is in there may want the tree.
+ */
+static void
+test_changes(const char *path)
+{
+	static const struct mt_io_ops ops = { .write = moves };
+	const struct m_options o = { .path = path };
+	struct mt_region *io;
+	struct lost l = { 0 };
+	struct m_device d;
+	struct m_machine m;
+	pthread_t server, writer;
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	machine = &m;
+	m_add_bar(&m, 2, 0x20000, 0, 0);
+	must((io = mt_region_create_io(m.t, "io", PAGE - 1, &ops, NULL)) !=
+	    NULL);
+	t_add(m.root, 0x100000, 0, io);
+	changed = t_add(m.root, 0x300000, 0, t_reserved(m.t, "changed", 16));
+	vd_client_set_dma(m.c, m.sp);
+	must(vd_client_set_lost(m.c, lost, &l) == 0);
+	must(vd_client_dma_map(m.c, 0x100000, PAGE, VD_DMA_READABLE |
+	    VD_DMA_WRITABLE, -1, 0) == 0);
+	must(vd_client_write(m.c, VD_REGION_CONFIG, 4, &master, 2) == 0);
+	must(pthread_create(&server, NULL, serve_memory, NULL) == 0);
+	must(pthread_create(&writer, NULL, write_memory, &d) == 0);
+	while (m_get(&inside) == 0)
+		usleep(1000);
+	works(vd_client_reconnect(m.c, -1),
+	    "it is connected again while a callback changes the tree");
+	is_int(m_get(&over), 1, "which was let do it");
+	__atomic_store_n(&ended, 1, __ATOMIC_SEQ_CST);
+	must(pthread_join(server, NULL) == 0);
+	must(pthread_join(writer, NULL) == 0);
+	m_disconnect(&m, false);
+	m_stop(&d);
+}
+
 int
 main(void)
 {
@@ -254,6 +333,7 @@ main(void)
 	test_again(path);
 	test_readers();
 	test_hostile(path);
+	test_changes(path);
 	rmdir(dir);
 	return (done());
 }

@@ -505,6 +505,123 @@ test_small(bool whole)
 	m_stop(&d);
 }
 
+/* What is in waiting lets no commit pass that changes a view. */
+static struct mt_view *
+block(struct m_machine *m, struct mt_region *toggled)
+{
+	struct mt_view *v = mt_space_view(m->sp);
+
+	must(mt_region_set_enabled(toggled, !mt_region_enabled(toggled)) ==
+	    0);
+	mt_topology_set_max_waiting(m->t, 0);
+	return (v);
+}
+
+static void
+unblock(struct m_machine *m, struct mt_view *v)
+{
+	mt_topology_set_max_waiting(m->t, MT_WAITING_DEFAULT);
+	mt_view_put(v);
+}
+
+/* Nothing can be hidden: who watches goes on, and who is destroyed does not. */
+static void
+test_no_end(void)
+{
+	const struct m_options o = { .small = true, .no_regs = true };
+	const char *on = "10000-10fff bar4, mapped+0";
+	struct mt_region *x;
+	struct mt_view *v;
+	struct m_device d;
+	struct m_machine m;
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	m_add_bar(&m, 4, 0x10000, 1, VD_CLIENT_WHOLE_PAGE);
+	x = t_add(m.root, 0x80000, 0, t_reserved(m.t, "x", 16));
+	must(mt_region_set_enabled(x, false) == 0);
+	must(vd_client_watch_pages(m.c, m.sp) == 0);
+	is_view(m.sp, on, "a small BAR is mapped");
+	v = block(&m, x);
+	must(mt_region_enabled(x));
+	fails(vd_client_unwatch_pages(m.c), EAGAIN,
+	    "too much is in waiting for the end of watching");
+	fails(vd_client_set_direct(m.c, false), EAGAIN, "and for hiding");
+	unblock(&m, v);
+	must(mt_region_set_enabled(x, false) == 0);
+	is_view(m.sp, on, "nothing has changed");
+	must(mt_region_move(m.bars[4], 0x20800) == 0);
+	is_view(m.sp, "20800-208ff bar4+0", "and somebody still watches");
+	must(mt_region_move(m.bars[4], 0x10000) == 0);
+	works(vd_client_unwatch_pages(m.c), "then it can end");
+	is_view(m.sp, "10000-100ff bar4+0", "with nothing mapped");
+	fails(vd_client_unwatch_pages(m.c), ENOENT, "once");
+
+	must(vd_client_watch_pages(m.c, m.sp) == 0);
+	v = block(&m, x);
+	vd_client_destroy(m.c);
+	unblock(&m, v);
+	must(mt_region_set_enabled(x, false) == 0);
+	ok(true, "a client that cannot hide its pages is destroyed");
+	must(mt_topology_sync(m.t) == 0);
+	m_disconnect(&m, true);
+	m_stop(&d);
+}
+
+struct watcher {
+	struct m_machine *m;
+	pthread_t thread;
+	unsigned int kind, bad;
+};
+
+static void *
+watch_thread(void *arg)
+{
+	struct watcher *w = arg;
+
+	for (unsigned int i = 0; i < 300; i++) {
+		errno = 0;
+		if ((w->kind == 0 ? vd_client_watch_pages(w->m->c, w->m->sp) :
+		    w->kind == 1 ? vd_client_unwatch_pages(w->m->c) :
+		    vd_client_update_pages(w->m->c)) == -1 &&
+		    errno != EBUSY && errno != ENOENT)
+			w->bad++;
+	}
+	return (NULL);
+}
+
+/* Threads begin and end it, and look, all at once. */
+static void
+test_watchers(void)
+{
+	const struct m_options o = { .small = true, .no_regs = true };
+	struct watcher w[6];
+	unsigned int bad = 0;
+	struct m_device d;
+	struct m_machine m;
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	m_add_bar(&m, 4, 0x10000, 1, VD_CLIENT_WHOLE_PAGE);
+	for (unsigned int i = 0; i < T_COUNT(w); i++) {
+		w[i] = (struct watcher){ .m = &m, .kind = i % 3 };
+		must(pthread_create(&w[i].thread, NULL, watch_thread,
+		    &w[i]) == 0);
+	}
+	for (unsigned int i = 0; i < 100; i++)
+		must(mt_region_move(m.bars[4], i % 2 ? 0x10000 : 0x20800) ==
+		    0);
+	for (unsigned int i = 0; i < T_COUNT(w); i++) {
+		must(pthread_join(w[i].thread, NULL) == 0);
+		bad += w[i].bad;
+	}
+	is_int(bad, 0, "threads watch, look and end it, all at once");
+	(void)vd_client_unwatch_pages(m.c);
+	is_view(m.sp, "10000-100ff bar4+0", "at the end nothing is mapped");
+	m_disconnect(&m, false);
+	m_stop(&d);
+}
+
 /* --- interrupts ----------------------------------------------------------- */
 
 static void
@@ -572,6 +689,8 @@ main(void)
 	test_toggle();
 	test_small(false);
 	test_small(true);
+	test_no_end();
+	test_watchers();
 	test_irqs();
 	return (done());
 }
