@@ -17,6 +17,7 @@
  *	bail(why...)		stop the whole run; does not return
  *	return (done());	from main(): 0 if all went well
  *
+ * What is to say of a check that fails goes to stderr, which prove(1) shows.
  * name, why and text are formats for one line without a '#'.  A program has
  * T_ALARM seconds, from the environment or this macro.  A forked child makes
  * no checks and leaves by _exit().
@@ -49,7 +50,7 @@ t__timeout(int sig)
 	static const char msg[] = "# out of time: see T_ALARM\n";
 
 	signal(sig, SIG_DFL);
-	if (write(STDOUT_FILENO, msg, sizeof(msg) - 1) == -1)
+	if (write(STDERR_FILENO, msg, sizeof(msg) - 1) == -1)
 		_exit(255);
 	raise(sig);
 }
@@ -89,6 +90,7 @@ static bool T__FN(4, 5)
 t__ok(bool pass, const char *file, int line, const char *fmt, ...)
 {
 	va_list ap;
+	FILE *fp;
 
 	pthread_mutex_lock(&t__lock);
 	printf("%s %lu - ", pass ? "ok" : "not ok", ++t__run);
@@ -100,8 +102,15 @@ t__ok(bool pass, const char *file, int line, const char *fmt, ...)
 	else if (!pass)
 		t__failed++;
 	putchar('\n');
-	if (!pass)
-		printf("#   at %s:%d\n%s", file, line, t__why);
+	if (!pass) {
+		/* A harness passes this on, where it keeps the rest. */
+		fp = t__todo != NULL ? stdout : stderr;
+		fprintf(fp, "# %s:%d: not ok %lu - ", file, line, t__run);
+		va_start(ap, fmt);
+		vfprintf(fp, fmt, ap);
+		va_end(ap);
+		fprintf(fp, "\n%s", t__why);
+	}
 	t__why[0] = '\0';
 	pthread_mutex_unlock(&t__lock);
 	return (pass);

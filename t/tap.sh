@@ -36,8 +36,8 @@ diag()
 	printf '%s\n' "$*" | sed 's/^/# /'
 }
 
-# ok STATUS NAME...: one check, and whether it passed; if not, $tmp/out is
-# shown, where there is one
+# ok STATUS NAME...: one check, and whether it passed; if not, that and
+# $tmp/out, where there is one, go to stderr, which prove(1) shows
 ok()
 {
 	tap_status=$1
@@ -48,8 +48,9 @@ ok()
 	else
 		tap_failed=$((tap_failed + 1))
 		echo "not ok $tap_n - $*"
+		echo "# $0: not ok $tap_n - $*" >&2
 		if [ -n "$tmp" ] && [ -s "$tmp/out" ]; then
-			sed 's/^/# /' "$tmp/out"
+			sed 's/^/# /' "$tmp/out" >&2
 		fi
 	fi
 	return "$tap_status"
@@ -63,7 +64,7 @@ is()
 	else
 		ok 1 "$3" ||
 		diag "     got: $1
-  wanted: $2"
+  wanted: $2" >&2
 		return 1
 	fi
 }

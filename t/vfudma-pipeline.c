@@ -275,11 +275,13 @@ test_silent(void)
 	c = start(&s, 300);
 	before = vd__now_ms();
 	must((dma = vd_client_dma_create(c, sp, &ops, &expected)) != NULL);
-	ok(vd__now_ms() - before < 900, "10 maps without answer are waited for "
+	ok(vd__now_ms() - before < 2000, "10 maps without answer are waited for "
 	    "together");
 	is_int(nr_failed, 10, "which is told of each");
 	is_int(nr_odd, 0, "with the reason");
 	is_int(held(&s), 10, "though the server has them");
+	/* It answers this, but the machine may be busy. */
+	vd_client_set_timeout(c, 5000);
 	vd_client_dma_destroy(dma);
 	is_int(held(&s), 0, "so they are taken back");
 	stop(&s, c);
