@@ -70,7 +70,9 @@ void	vd_client_set_timeout(struct vd_client *c, int ms);
  *
  * Owns:    sp must stay until the client is destroyed or has another, and no
  *          call is under way.
- * Context: accesses happen on the thread that waits, with no lock held.
+ * Context: accesses happen on the thread that waits, with no lock that they
+ *          could meet, but inside the connection: a callback neither destroys
+ *          the client nor connects it again.
  * Since:   0.1
  */
 void	vd_client_set_dma(struct vd_client *c, struct mt_space *sp);
