@@ -189,7 +189,8 @@ begin(struct vd_client *c, struct vd__pages **p)
 
 	*p = NULL;
 	pthread_mutex_lock(&c->regions_lock);
-	t = c->topology;
+	/* Where nobody watches the topology may have gone. */
+	t = c->pages != NULL ? c->topology : NULL;
 	pthread_mutex_unlock(&c->regions_lock);
 	if (t != NULL) {
 		if (mt_topology_begin(t) == -1)
