@@ -145,6 +145,8 @@ fence(struct node *n)
 			n->guard = &w.guards[(what >> 2) % GUARDS];
 	} else {
 		ret = mt_region_set_lock(n->r, &w.locks[(what >> 2) % LOCKS]);
+		/* An IOMMU can have this one. */
+		ok |= mt_region_kind(n->r) == MT_IOMMU;
 		ok &= !in_use && n->lock == NULL;
 		if (ret == 0) {
 			n->lock = &w.locks[(what >> 2) % LOCKS];
