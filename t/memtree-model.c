@@ -9,7 +9,8 @@
  * asking for each byte anew: always in the smallest worlds, at some moment in
  * the life of each other one.  Everything happens near the two ends of the
  * addresses, where arithmetic goes wrong.  IOMMUs lead from any place in one of
- * the spaces to any other, so also in circles.
+ * the spaces to any other, so also in circles.  Listeners settle: they change
+ * one more region behind each commit.
  *
  * T_COUNT worlds are made from T_SEED, T_SEED + 1, ...; the one that fails is
  * named.
@@ -34,17 +35,17 @@
  */
 static const struct size {
 	unsigned int share;		/* of all worlds, in 16ths */
-	unsigned int nodes;
+	unsigned int nodes;		/* the last one is who settles' */
 	unsigned int changes;		/* in the life of a world */
 	unsigned int accesses;		/* after each, a space */
 	mt_addr window;			/* where things are, at either end */
 	mt_addr memory;			/* at most MEMORY */
 	bool bytes;			/* each is asked for after each change */
 } sizes[] = {
-	{ 6, 6, 20, 4, 0x30, 0x28, true },
-	{ 4, 8, 24, 6, 0x80, 0x60, false },
-	{ 3, 8, 24, 6, 0x500, MEMORY, false },
-	{ 2, 14, 40, 8, 0x500, MEMORY, false },
+	{ 6, 7, 20, 4, 0x30, 0x28, true },
+	{ 4, 9, 24, 6, 0x80, 0x60, false },
+	{ 3, 9, 24, 6, 0x500, MEMORY, false },
+	{ 2, 15, 40, 8, 0x500, MEMORY, false },
 	{ 1, NODES, 48, 8, 0xa00, MEMORY, false },
 };
 
@@ -81,6 +82,7 @@ struct node {
 
 /* What a listener has been told, put together; ascending. */
 struct told {
+	struct world *w;
 	struct mt_section sec[SECTIONS];
 	size_t n;
 	bool wrong;
@@ -117,6 +119,7 @@ struct world {
 	unsigned int calls, model_calls;	/* of translate */
 	unsigned int faults, model_faults;	/* that were to be reported */
 	const struct size *size;
+	unsigned int settles;		/* changes that may follow */
 	bool failed;
 };
 
@@ -459,7 +462,7 @@ pick(struct world *w)
 	struct node *n;
 
 	do
-		n = &w->node[t_below(&w->seed, w->size->nodes)];
+		n = &w->node[t_below(&w->seed, w->size->nodes - 1)];
 	while (n->r == NULL);
 	return (n);
 }
@@ -1400,9 +1403,49 @@ pick_size(struct world *w)
 	return (size);
 }
 
+/*
+ * What follows from a change: some more, to a region that nothing else changes,
+ * and never to its place, whose turn among siblings the model takes later.
+ */
+static void
+settle(void *arg, struct mt_space *sp)
+{
+	struct world *w = ((struct told *)arg)->w;
+	struct node *n = &w->node[w->size->nodes - 1];
+	bool val = t_below(&w->seed, 2) == 0;
+
+	(void)sp;
+	if (w->settles == 0)
+		return;
+	w->settles--;
+	switch (t_below(&w->seed, 3)) {
+	case 0:
+		expect(w, "settle: enable", n,
+		    mt_region_set_enabled(n->r, val), 0);
+		n->enabled = val;
+		break;
+	case 1:
+		expect(w, "settle: readonly", n,
+		    mt_region_set_readonly(n->r, val), 0);
+		n->readonly = val;
+		break;
+	case 2:
+		must(mt_topology_begin(w->t) == 0);
+		expect(w, "settle: nonvolatile", n,
+		    mt_region_set_nonvolatile(n->r, val), 0);
+		expect(w, "settle: unmergeable", n,
+		    mt_region_set_unmergeable(n->r, !val), 0);
+		must(mt_topology_commit(w->t) == 0);
+		n->nonvolatile = val;
+		n->unmergeable = !val;
+		break;
+	}
+}
+
 static void
 begin_world(struct world *w, uint64_t seed)
 {
+	struct node *n;
 	unsigned int s, i;
 
 	w->seed = seed;
@@ -1415,15 +1458,24 @@ begin_world(struct world *w, uint64_t seed)
 	create(w, &w->node[0], MT_CONTAINER);
 	must(mt_region_resize(w->node[0].r, MT_LAST_MAX) == 0);
 	w->node[0].last = MT_LAST_MAX;
-	for (i = 1; i < w->size->nodes; i++)
+	for (i = 1; i < w->size->nodes - 1; i++)
 		create(w, &w->node[i], pick_kind(w));
+	n = &w->node[i];
+	create(w, n, MT_RAM);
+	n->parent = &w->node[0];
+	n->addr = pick_addr(w);
+	n->prio = (int)t_below(&w->seed, 5) - 2;
+	n->seq = ++w->seq;
+	must(mt_region_add(w->node[0].r, n->r, n->addr, n->prio) == 0);
+	w->settles = 0;
 	for (s = 0; s < SPACES; s++) {
 		w->told[s].n = 0;
 		w->told[s].wrong = w->asked[s] = false;
 		w->root[s] = s == 0 ? &w->node[0] : pick(w);
 		w->sp[s] = t_space(w->root[s]->r);
+		w->told[s].w = w;
 		w->listener[s] = (struct mt_listener){ .arg = &w->told[s],
-		    .add = told_add, .del = told_del };
+		    .add = told_add, .del = told_del, .settle = settle };
 		must(mt_listener_register(w->sp[s], &w->listener[s]) == 0);
 	}
 	/* Something to begin with. */
@@ -1466,6 +1518,7 @@ run_world(uint64_t seed)
 			check_view(&w, s, w.size->bytes || i == by_bytes);
 			check_accesses(&w, s);
 		}
+		w.settles = (unsigned int)t_below(&w.seed, 4);
 		n = t_below(&w.seed, 3) == 0 ? 1 + t_below(&w.seed, 6) : 0;
 		if (n == 0) {
 			change(&w);
