@@ -216,9 +216,18 @@ mt_space_store(struct mt_space *sp, mt_addr addr, unsigned int size,
 
 #define CHUNK	512u
 
+/* Of what is written by such rules, up to *step bytes of p to where hit is. */
+typedef unsigned int	step_fn(struct mt__reader *rd, const struct mt__hit *hit,
+			    mt_addr addr, const uint8_t *p, size_t *step,
+			    struct mt_attrs attrs);
+
+/*
+ * Write len bytes by fn, through IOMMUs if need be: of p, or if it is a chunk
+ * that repeats as often as it takes.
+ */
 static unsigned int
-set(struct mt__reader *rd, mt_addr addr, uint8_t chunk[CHUNK], size_t len,
-    struct mt_attrs attrs)
+write_by(step_fn *fn, struct mt__reader *rd, mt_addr addr, const uint8_t *p,
+    bool repeats, size_t len, struct mt_attrs attrs)
 {
 	unsigned int res = MT_OK;
 	struct mt__reader in;
@@ -229,27 +238,57 @@ set(struct mt__reader *rd, mt_addr addr, uint8_t chunk[CHUNK], size_t len,
 
 	while (len != 0) {
 		mt__lookup(rd->view, addr, true, attrs, &hit);
+		step = len;
 		if (mt__is_iommu(&hit)) {
 			step = mt__iommu_enter(&in, rd, &hit, len,
 			    MT_IOMMU_WRITE, MT_IOMMU_WRITE, attrs, &at, &fault);
 			res |= fault;
 			if (fault == MT_OK) {
-				res |= set(&in, at, chunk, step, attrs);
+				res |= write_by(fn, &in, at, p, repeats, step,
+				    attrs);
 				mt__reader_leave(&in);
 			}
-		} else {
-			/* They end at multiples of their size, like devices. */
-			step = CHUNK - addr % CHUNK;
-			if (step > len)
-				step = len;
-			res |= mt__access(rd, addr, chunk, step, true, attrs);
-		}
+		} else
+			res |= fn(rd, &hit, addr, p, &step, attrs);
+		if (!repeats)
+			p += step;
 		len -= step;
 		if (len != 0 && addr > MT_LAST_MAX - step)
 			return (res | MT_DECODE);
 		addr += step;
 	}
 	return (res);
+}
+
+/* They end at multiples of the chunk's size, like devices. */
+static unsigned int
+set(struct mt__reader *rd, const struct mt__hit *hit, mt_addr addr,
+    const uint8_t *p, size_t *step, struct mt_attrs attrs)
+{
+	(void)hit;
+	if (*step > CHUNK - addr % CHUNK)
+		*step = CHUNK - addr % CHUNK;
+	return (mt__access(rd, addr, (void *)(uintptr_t)p, *step, true, attrs));
+}
+
+static unsigned int
+write_rom(struct mt__reader *rd, const struct mt__hit *hit, mt_addr addr,
+    const uint8_t *p, size_t *step, struct mt_attrs attrs)
+{
+	struct mt_region *r = hit->span != NULL ? hit->span->region : NULL;
+
+	(void)rd, (void)addr, (void)attrs;
+	if (hit->room < *step - 1)
+		*step = (size_t)hit->room + 1;
+	if (r == NULL || r->ptr == NULL || r->write_protected)
+		return (MT_DECODE);
+	if (r->kind == MT_RAM_DEVICE)
+		mt__ram_device_write(hit, p, *step);
+	else {
+		mt__copy(r->ptr + hit->off, p, *step);
+		mt__wrote(r, hit->off, *step);
+	}
+	return (MT_OK);
 }
 
 enum mt_result
@@ -262,50 +301,9 @@ mt_space_set(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
 
 	memset(chunk, byte, sizeof(chunk));
 	mt__reader_begin(&rd, sp);
-	res = set(&rd, addr, chunk, len, attrs);
+	res = write_by(set, &rd, addr, chunk, true, len, attrs);
 	mt__reader_end(&rd);
 	return ((enum mt_result)res);
-}
-
-static unsigned int
-write_rom(struct mt__reader *rd, mt_addr addr, const uint8_t *p, size_t len,
-    struct mt_attrs attrs)
-{
-	struct mt_region *r;
-	unsigned int res = MT_OK;
-	struct mt__reader in;
-	struct mt__hit hit;
-	enum mt_result fault;
-	size_t step;
-	mt_addr at;
-
-	while (len != 0) {
-		mt__lookup(rd->view, addr, true, attrs, &hit);
-		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
-		r = hit.span != NULL ? hit.span->region : NULL;
-		if (mt__is_iommu(&hit)) {
-			step = mt__iommu_enter(&in, rd, &hit, len,
-			    MT_IOMMU_WRITE, MT_IOMMU_WRITE, attrs, &at, &fault);
-			res |= fault;
-			if (fault == MT_OK) {
-				res |= write_rom(&in, at, p, step, attrs);
-				mt__reader_leave(&in);
-			}
-		} else if (r == NULL || r->ptr == NULL || r->write_protected)
-			res |= MT_DECODE;
-		else if (r->kind == MT_RAM_DEVICE)
-			mt__ram_device_write(&hit, p, step);
-		else {
-			mt__copy(r->ptr + hit.off, p, step);
-			mt__wrote(r, hit.off, step);
-		}
-		p += step;
-		len -= step;
-		if (len != 0 && addr > MT_LAST_MAX - step)
-			return (res | MT_DECODE);
-		addr += step;
-	}
-	return (res);
 }
 
 enum mt_result
@@ -316,7 +314,7 @@ mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
 	unsigned int res;
 
 	mt__reader_begin(&rd, sp);
-	res = write_rom(&rd, addr, buf, len, attrs);
+	res = write_by(write_rom, &rd, addr, buf, false, len, attrs);
 	mt__reader_end(&rd);
 	return ((enum mt_result)res);
 }
