@@ -466,10 +466,7 @@ vd_client_reconnect(struct vd_client *c, int fd)
 		 */
 		vd__client_take(c, fresh);
 		vd_client_destroy(fresh);
-		if (c->topology != NULL)
-			rv = mt_topology_begin(c->topology);
-		else
-			rv = 0;
+		rv = c->topology != NULL ? mt_topology_begin(c->topology) : 0;
 		atomic_store(&c->replacing, false);
 		/* Until all is restored its loss is ours to tell. */
 		if (rv == 0)

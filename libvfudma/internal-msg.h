@@ -157,8 +157,10 @@ void	vd__conn_count_queued(struct vd__conn *c);
 int	vd__conn_put(struct vd__conn *c, struct vd__stream *st,
 	    struct vd_hdr *hdr, const struct iovec *iov, int iovcnt,
 	    const int *fds, size_t nfds, struct vd__call *call);
-/* The size of a message, or 0 if there can be none like that. */
-size_t	vd__message_size(const struct iovec *iov, int iovcnt);
+/* The head of a command to be sent: 0, or -1 with ENOTCONN or EMSGSIZE. */
+int	vd__conn_head(const struct vd__conn *c, struct vd_hdr *hdr,
+	    enum vd_cmd cmd, uint32_t flags, const struct iovec *iov,
+	    int iovcnt, size_t nfds);
 /*
  * Take a pending call out, with its memory: with in_lock, so that nothing is
  * being received into it.  Returns 0 or -1.

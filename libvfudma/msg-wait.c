@@ -376,17 +376,11 @@ vd__conn_post(struct vd__conn *c, enum vd_cmd cmd, const struct iovec *iov,
     int iovcnt, const int *fds, size_t nfds, int timeout_ms)
 {
 	int64_t deadline = timeout_ms < 0 ? -1 : vd__now_ms() + timeout_ms;
-	struct vd_hdr hdr = { .cmd = (uint16_t)cmd,
-	    .flags = VD_TYPE_COMMAND | VD_NO_REPLY };
-	size_t size;
+	struct vd_hdr hdr;
 
-	if (!vd__conn_is_open(c))
+	if (vd__conn_head(c, &hdr, cmd, VD_TYPE_COMMAND | VD_NO_REPLY, iov,
+	    iovcnt, nfds) == -1)
 		return (-1);
-	if ((size = vd__message_size(iov, iovcnt)) == 0 || nfds > VD_MAX_FDS) {
-		errno = EMSGSIZE;
-		return (-1);
-	}
-	hdr.size = (uint32_t)size;
 	/* Room first, so that what times out has not been queued. */
 	if (vd__conn_full(c) && wait_for(c, NULL, deadline) == -1)
 		return (-1);

@@ -399,18 +399,38 @@ vd__conn_put(struct vd__conn *c, struct vd__stream *st, struct vd_hdr *hdr,
 	return (0);
 }
 
-size_t
-vd__message_size(const struct iovec *iov, int iovcnt)
+/* The size of a message, or 0 with EMSGSIZE if there can be none like that. */
+static size_t
+message_size(const struct iovec *iov, int iovcnt)
 {
 	size_t size = sizeof(struct vd_hdr);
 	int i;
 
 	for (i = 0; i < iovcnt; i++) {
-		if (iov[i].iov_len > VD_MAX_MSG_SIZE - size)
+		if (iov[i].iov_len > VD_MAX_MSG_SIZE - size) {
+			errno = EMSGSIZE;
 			return (0);
+		}
 		size += iov[i].iov_len;
 	}
 	return (size);
+}
+
+int
+vd__conn_head(const struct vd__conn *c, struct vd_hdr *hdr, enum vd_cmd cmd,
+    uint32_t flags, const struct iovec *iov, int iovcnt, size_t nfds)
+{
+	size_t size;
+
+	if (!vd__conn_is_open(c) || (size = message_size(iov, iovcnt)) == 0)
+		return (-1);
+	if (nfds > VD_MAX_FDS) {
+		errno = EMSGSIZE;
+		return (-1);
+	}
+	*hdr = (struct vd_hdr){ .cmd = (uint16_t)cmd, .size = (uint32_t)size,
+	    .flags = flags };
+	return (0);
 }
 
 static struct vd__stream *
@@ -430,10 +450,8 @@ vd__conn_reply(struct vd__conn *c, const struct vd__msg *req,
 		return (-1);
 	if (req->hdr.flags & VD_NO_REPLY)
 		return (0);
-	if ((size = vd__message_size(iov, iovcnt)) == 0) {
-		errno = EMSGSIZE;
+	if ((size = message_size(iov, iovcnt)) == 0)
 		return (-1);
-	}
 	vd__wire_reply(&hdr, &req->hdr, size - sizeof(hdr));
 	if (vd__conn_put(c, way_back(c, req), &hdr, iov, iovcnt, fds, nfds,
 	    NULL) == 0)
@@ -475,20 +493,14 @@ vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
     const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
     int timeout_ms)
 {
-	struct vd_hdr hdr = { .cmd = (uint16_t)cmd,
-	    .flags = VD_TYPE_COMMAND };
-	size_t size;
+	struct vd_hdr hdr;
 	bool told;
 	int rv, err;
 
 	assert(call->head <= sizeof(call->head_buf));
-	if (!vd__conn_is_open(c))
+	if (vd__conn_head(c, &hdr, cmd, VD_TYPE_COMMAND, iov, iovcnt,
+	    nfds) == -1)
 		return (-1);
-	if ((size = vd__message_size(iov, iovcnt)) == 0 || nfds > VD_MAX_FDS) {
-		errno = EMSGSIZE;
-		return (-1);
-	}
-	hdr.size = (uint32_t)size;
 	call->err = 0;
 	call->placed = false;
 	call->waiter = NULL;
