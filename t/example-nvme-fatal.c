@@ -401,13 +401,10 @@ int
 main(void)
 {
 	char file[] = "/tmp/example-nvme-file.XXXXXX";
-	int fd;
 
 	seed = t_env("T_SEED", (uint64_t)time(NULL));
 	diag("T_SEED=%" PRIu64, seed);
-	must((fd = mkstemp(file)) != -1);
-	must(ftruncate(fd, 1 << 20) == 0);
-	close(fd);
+	must(new_file(file, 1 << 20));
 	test_message(file);
 	test_mapped(file);
 	unlink(file);

@@ -896,22 +896,17 @@ main(void)
 {
 	char disk[] = "/tmp/example-nvme-file.XXXXXX";
 	char memory[] = "/dev/shm/example-nvme-file.XXXXXX";
-	int fd;
+	bool other;
 
-	must((fd = mkstemp(disk)) != -1);
-	must(ftruncate(fd, 1 << 20) == 0);
-	close(fd);
+	must(new_file(disk, 1 << 20));
 	test_life("map", disk);
 	/* Another file system has other ways, or none, to make zeroes. */
-	if ((fd = mkstemp(memory)) != -1) {
-		must(ftruncate(fd, 1 << 20) == 0);
-		close(fd);
-	}
-	test_life("message", fd != -1 ? memory : disk);
+	other = new_file(memory, 1 << 20);
+	test_life("message", other ? memory : disk);
 	test_end();
 	test_broken(disk);
 	unlink(disk);
-	if (fd != -1)
+	if (other)
 		unlink(memory);
 	return (done());
 }

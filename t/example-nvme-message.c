@@ -342,13 +342,10 @@ main(void)
 	    "--file", file, "--ram", "64M", NULL };
 	struct host h;
 	size_t i;
-	int fd;
 
 	seed = t_env("T_SEED", (uint64_t)time(NULL));
 	diag("T_SEED=%" PRIu64, seed);
-	must((fd = mkstemp(file)) != -1);
-	must(ftruncate(fd, (off_t)BLOCKS * 512) == 0);
-	close(fd);
+	must(new_file(file, BLOCKS * 512));
 	host_start(&h, args);
 	for (i = 0; i < T_COUNT(kinds); i++) {
 		test_data(&h, kinds[i]);

@@ -51,18 +51,6 @@ struct relay {
 	struct mt_space *space;
 };
 
-static T_UNUSED bool
-get(int fd, void *buf, size_t len)
-{
-	uint8_t *p = buf;
-	ssize_t n;
-
-	for (; len > 0; p += n, len -= (size_t)n)
-		if ((n = recv(fd, p, len, 0)) <= 0)
-			return (false);
-	return (true);
-}
-
 /* A whole message, or NULL at the end. */
 static T_UNUSED uint8_t *
 get_message(int fd, size_t *len)
@@ -70,13 +58,13 @@ get_message(int fd, size_t *len)
 	struct vd_hdr hdr;
 	uint8_t *msg;
 
-	if (!get(fd, &hdr, sizeof(hdr)))
+	if (!v_get(fd, &hdr, sizeof(hdr)))
 		return (NULL);
 	must(hdr.size >= sizeof(hdr) && hdr.size <= 4u << 20);
 	must((msg = malloc(hdr.size)) != NULL);
 	memcpy(msg, &hdr, sizeof(hdr));
 	*len = hdr.size;
-	if (get(fd, msg + sizeof(hdr), hdr.size - sizeof(hdr)))
+	if (v_get(fd, msg + sizeof(hdr), hdr.size - sizeof(hdr)))
 		return (msg);
 	free(msg);
 	return (NULL);

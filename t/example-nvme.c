@@ -563,13 +563,10 @@ int
 main(void)
 {
 	char file[] = "/tmp/example-nvme-file.XXXXXX";
-	int fd;
 
 	seed = t_env("T_SEED", (uint64_t)time(NULL));
 	diag("T_SEED=%" PRIu64, seed);
-	must((fd = mkstemp(file)) != -1);
-	must(ftruncate(fd, (off_t)RAM_SIZE + 100) == 0);
-	close(fd);
+	must(new_file(file, RAM_SIZE + 100));
 	test_options();
 	test_disk("map", file);
 	test_disk("message", file);

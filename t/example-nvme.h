@@ -74,6 +74,19 @@ struct answer {
 #define is_status(answer, want, ...) \
 	is_hex((answer).status, want, __VA_ARGS__)
 
+/* Make a file of len bytes at path, as mkstemp(3): false if it cannot be. */
+static T_UNUSED bool
+new_file(char *path, size_t len)
+{
+	int fd = mkstemp(path);
+
+	if (fd == -1)
+		return (false);
+	must(ftruncate(fd, (off_t)len) == 0);
+	close(fd);
+	return (true);
+}
+
 /* --- the program ---------------------------------------------------------- */
 
 #define MAX_ARGS	24

@@ -110,6 +110,19 @@ v_send(int fd, uint16_t id, uint16_t cmd, const void *payload, size_t len)
 	    0));
 }
 
+/* Receive exactly len bytes, however long it takes; false at the end. */
+V__UNUSED static bool
+v_get(int fd, void *buf, size_t len)
+{
+	uint8_t *p = buf;
+	ssize_t n;
+
+	for (; len > 0; p += n, len -= (size_t)n)
+		if ((n = recv(fd, p, len, 0)) <= 0)
+			return (false);
+	return (true);
+}
+
 /* Read exactly len bytes, of which as many as fit go to buf. */
 V__UNUSED static bool
 v_read(int fd, void *buf, size_t size, size_t len, struct v_reply *r)

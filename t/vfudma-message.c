@@ -114,18 +114,6 @@ struct peer {
 
 static struct peer peer;
 
-static bool
-get(int fd, void *buf, size_t len)
-{
-	uint8_t *p = buf;
-	ssize_t n;
-
-	for (; len > 0; p += n, len -= (size_t)n)
-		if ((n = recv(fd, p, len, 0)) <= 0)
-			return (false);
-	return (true);
-}
-
 /* Where the memory is that is asked for; all three windows show it. */
 static uint8_t *
 at(struct peer *p, const struct vd_dma_access *a)
@@ -216,11 +204,11 @@ serve(struct peer *p, int fd)
 	int manner;
 	size_t len;
 
-	if (!get(fd, &h, sizeof(h)))
+	if (!v_get(fd, &h, sizeof(h)))
 		return (false);
 	len = h.size - sizeof(h);
 	must(len <= sizeof(p->in));
-	if (!get(fd, p->in, len))
+	if (!v_get(fd, p->in, len))
 		return (false);
 	if ((h.flags & VD_TYPE_MASK) == VD_TYPE_REPLY) {
 		pthread_mutex_lock(&p->lock);

@@ -105,9 +105,7 @@ start(struct server *s)
 static void
 stop(struct server *s, struct vd_client *c)
 {
-	vd_client_destroy(c);
-	must(pthread_join(s->thread, NULL) == 0);
-	close(s->fd);
+	v_by_hand_end(c, s->thread, s->fd);
 }
 
 static void
