@@ -38,7 +38,7 @@ mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
 		direct = (span->flags & MT__DIRECT_READ) != 0;
 	if (direct) {
 		hit->host = span->host + (addr - span->range.first);
-		if (span->region->ops != NULL && span->region->ops->qemu_exact)
+		if ((span->flags & MT__EXACT) != 0)
 			hit->room = mt__ptr_len(span->region) - hit->off - 1;
 	}
 }

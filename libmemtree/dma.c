@@ -106,7 +106,11 @@ map_one(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
 		map->ptr = hit.host;
 		map->len = mt__direct_len(rd->view, &hit, addr, len, is_write,
 		    map->attrs);
-		map->region = mt_region_get(hit.span->region);
+		map->region = hit.span->region;
+		/* From here on it may outlive the space. */
+		map->topology = rd->topology;
+		map->pin = hit.span->pin;
+		mt__pin(map->topology, map->pin);
 		return (0);
 	}
 	if (mt__is_iommu(&hit))
@@ -136,6 +140,12 @@ mt__dma_map(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
 	return (map_one(rd, addr, len, how, map));
 }
 
+void
+mt__dma_unpin(const struct mt_mapping *map)
+{
+	mt__unpin(map->topology, map->pin);
+}
+
 bool
 mt__dma_join(struct mt_mapping *map, const struct mt_mapping *next)
 {
@@ -143,7 +153,7 @@ mt__dma_join(struct mt_mapping *map, const struct mt_mapping *next)
 	    (uint8_t *)map->ptr + map->len != next->ptr)
 		return (false);
 	map->len += next->len;
-	mt_region_put(next->region);
+	mt__dma_unpin(next);
 	return (true);
 }
 
@@ -182,7 +192,7 @@ wrote(const struct mt_mapping *map, size_t off, size_t len)
 int
 mt_dma_unmap(struct mt_mapping *map, size_t used)
 {
-	struct mt_space *sp = map->sp;
+	struct mt_space *sp;
 	size_t len = map->len;
 	bool failed;
 
@@ -199,6 +209,7 @@ mt_dma_unmap(struct mt_mapping *map, size_t used)
 	map->magic = 0;
 	map->result = MT_OK;
 	if (map->bounced) {
+		sp = map->sp;
 		if (used != 0)
 			map->result = mt_space_write(sp, map->addr, map->ptr,
 			    used, map->attrs);
@@ -218,7 +229,7 @@ mt_dma_unmap(struct mt_mapping *map, size_t used)
 		wrote(map, 0, used);
 	map->ptr = NULL;
 	map->len = 0;
-	mt_region_put(map->region);
+	mt__unpin(map->topology, map->pin);
 	return (0);
 }
 

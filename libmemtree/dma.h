@@ -11,6 +11,7 @@ extern "C" {
 
 struct mt_region;
 struct mt_space;
+struct mt_topology;
 
 #define MT_DMA_READ	(1u << 0)	/* the device reads this memory */
 #define MT_DMA_WRITE	(1u << 1)	/* the device writes this memory */
@@ -25,11 +26,15 @@ struct mt_mapping {
 	bool bounced;			/* staged: not the memory itself */
 	/* private */
 	uintptr_t magic;
-	struct mt_space *sp;
+	union {
+		struct mt_space *sp;		/* staged */
+		struct mt_topology *topology;	/* lent in place */
+	};
 	struct mt_region *region;
 	mt_addr addr;
 	unsigned int dir;
 	struct mt_attrs attrs;
+	uint32_t pin;
 };
 
 /*

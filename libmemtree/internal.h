@@ -37,6 +37,7 @@
  *   mt_space.wait_lock	waiters for bounce budget; leaf
  *   mt_space.defer_lock	what is in flight; leaf
  *   mt_topology.views_lock	which views there are, and their garbage
+ *   mt_topology.pinning.lock	pins of those that have no table
  *   mt_topology.reclaim.lock	hand-over to the reclaimer; leaf
  * None of them is held while a region callback or a waiter is called, nor while
  * the lock that a region names is waited for; the writer lock is held while
@@ -119,6 +120,57 @@ void	__tsan_release(void *);
 #define mt__tsan_release(p)	((void)(p))
 #endif
 
+/* --- pin.c --------------------------------------------------------------- */
+
+#define MT__LINE	((size_t)64)	/* of a cache */
+#define MT__PIN_SLOTS	64
+
+/*
+ * What one thread has pinned, less what it unpinned, by numbers of regions;
+ * only the sum over all threads means something.
+ */
+struct mt__pins {
+	struct mt__retired retired;	/* when a larger one is in its place */
+	size_t n;			/* [I] */
+	char apart[MT__LINE];		/* from what others write */
+	_Atomic(uint32_t) counts[];	/* [a] written by its thread alone */
+};
+
+RB_HEAD(mt__leaving, mt_region);
+
+struct mt__pinning {
+	char apart[MT__LINE];
+	_Atomic(struct mt__pins *) tables[MT__PIN_SLOTS]; /* [a] 0: NULL */
+	_Atomic(size_t) nleaving;	/* [a] of leaving */
+	char apart_too[MT__LINE];
+	pthread_mutex_t lock;
+	struct mt__leaving leaving;	/* lock; that only pins keep, by pin */
+	uint32_t *shared;		/* lock; as counts, of all others */
+	uint32_t *spare;		/* lock; numbers, a stack */
+	size_t nspare;			/* lock */
+	size_t n;			/* lock; numbers that there are */
+	size_t room;			/* lock; of both */
+};
+
+/* Of this thread, while it lives: its tables; 0: it has none. */
+extern __thread unsigned int mt__pin_slot;
+
+void	mt__pinning_init(struct mt__pinning *pg);
+void	mt__pinning_fini(struct mt__pinning *pg);
+/* Give a region a number, take it back. */
+int	mt__pins_init(struct mt_region *r);
+void	mt__pins_fini(struct mt_region *r);
+/*
+ * r has no references left.  False: nor pins, and it is to be freed.  True: the
+ * last unpin will see to that.
+ */
+bool	mt__pins_leave(struct mt_region *r);
+/* The table of this thread with a count for pin, or NULL. */
+struct mt__pins *mt__pins_table(struct mt_topology *t, uint32_t pin);
+void	mt__pins_share(struct mt_topology *t, uint32_t pin, uint32_t n);
+/* Some region is leaving: is it this one, and was that its last pin? */
+void	mt__unpinned(struct mt_topology *t, uint32_t pin);
+
 /* --- topology.c ---------------------------------------------------------- */
 
 struct mt__undo;
@@ -187,6 +239,7 @@ struct mt_topology {
 	_Atomic(size_t) objects;	/* [a] spaces, regions, views alive */
 	pthread_mutex_t views_lock;
 	struct mt__reclaim reclaim;
+	struct mt__pinning pinning;
 };
 
 /* A read-side section: nests, takes no lock, writes nothing shared. */
@@ -272,7 +325,8 @@ struct mt__rare {
 /* There may be very many of these. */
 struct mt_region {
 	union {
-		RB_ENTRY(mt_region) sibling;	/* [t] in parent's children */
+		/* [t] in parent's children; pinning.lock: in leaving */
+		RB_ENTRY(mt_region) sibling;
 		struct mt__retired retired;	/* when no reference is left */
 	};
 	struct mt_topology *topology;	/* [I] */
@@ -282,8 +336,9 @@ struct mt_region {
 	uint8_t log_told;		/* [t] state.log as listeners know it */
 	bool fenced;			/* [I] has a guard or a lock */
 	uint8_t whole[2];		/* [I] sizes that are one read, write */
-	bool write_protected;		/* [I] ptr must not be written */
-	bool mapped;			/* [I] ptr is ours to unmap */
+	bool write_protected : 1;	/* [I] ptr must not be written */
+	bool mapped : 1;		/* [I] ptr is ours to unmap */
+	bool has_fd : 1;		/* [I] */
 	const struct mt_io_ops *ops;	/* [I] NULL: no callbacks */
 	void *arg;			/* [I] */
 	struct mt__rare *rare;		/* [t] once set; or NULL */
@@ -296,11 +351,49 @@ struct mt_region {
 	uint64_t visited;		/* [t] stamp of the last walk */
 	void *owner;			/* [I] once set */
 	void (*owner_put)(void *);
+	uint32_t pin;			/* [I] its number, 0: not to be lent */
 	uint16_t tail;			/* [I] mask: memory ends with a page */
-	bool has_fd;			/* [I] */
 	bool logged;			/* [t] is in the undo log */
 	char name[];			/* [I] */
 };
+
+/*
+ * Pin a region, by its number, against being freed: in the section in which it
+ * was found.  Writes to nothing that another thread uses, as a rule.
+ */
+static inline void
+mt__pin(struct mt_topology *t, uint32_t pin)
+{
+	struct mt__pins *p = atomic_load_explicit(
+	    &t->pinning.tables[mt__pin_slot], memory_order_relaxed);
+
+	if (__builtin_expect((p == NULL || pin >= p->n) &&
+	    (p = mt__pins_table(t, pin)) == NULL, 0)) {
+		mt__pins_share(t, pin, 1);
+		return;
+	}
+	atomic_store_explicit(&p->counts[pin], atomic_load_explicit(
+	    &p->counts[pin], memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+/* On any thread. */
+static inline void
+mt__unpin(struct mt_topology *t, uint32_t pin)
+{
+	struct mt__pins *p = atomic_load_explicit(
+	    &t->pinning.tables[mt__pin_slot], memory_order_relaxed);
+
+	/* Seq_cst, this and the next load: see mt__pins_leave(). */
+	if (__builtin_expect((p == NULL || pin >= p->n) &&
+	    (p = mt__pins_table(t, pin)) == NULL, 0))
+		mt__pins_share(t, pin, -1U);
+	else
+		atomic_fetch_sub_explicit(&p->counts[pin], 1,
+		    memory_order_seq_cst);
+	if (__builtin_expect(atomic_load_explicit(&t->pinning.nleaving,
+	    memory_order_seq_cst) != 0, 0))
+		mt__unpinned(t, pin);
+}
 
 /* NULL unless r is an alias. */
 static inline struct mt_region *
@@ -316,6 +409,13 @@ mt__iommu_of(const struct mt_region *r)
 	return (r->kind == MT_IOMMU ? r->rare->iommu : NULL);
 }
 
+static inline struct mt_region *
+mt__retired_region(struct mt__retired *retired)
+{
+	return ((struct mt_region *)(void *)((char *)retired -
+	    offsetof(struct mt_region, retired)));
+}
+
 /* How much there is at ptr: max_last and what is behind it in its page. */
 static inline size_t
 mt__ptr_len(const struct mt_region *r)
@@ -327,6 +427,8 @@ mt__ptr_len(const struct mt_region *r)
 int	mt__region_rare(struct mt_region *r);
 /* Put r into a state: what changes and rollbacks share.  Does not log. */
 void	mt__region_apply(struct mt_region *r, const struct mt__state *state);
+/* Of a region that nothing knows any more.  On the reclaimer. */
+void	mt__region_free(struct mt__retired *retired);
 /* Change one thing of r: these end the innermost transaction, as all do. */
 int	mt__region_set_log(struct mt_region *r, uint8_t log);
 int	mt__region_set_extras(struct mt_region *r, struct mt__extras *x);
@@ -503,6 +605,7 @@ mt__leave(const struct mt_region *r, struct mt__inside *in)
 #define MT__DIRECT_READ		(1u << 8)	/* readable at host */
 #define MT__DIRECT_WRITE	(1u << 9)	/* writable at host */
 #define MT__IOMMU		(1u << 10)	/* goes on elsewhere */
+#define MT__EXACT		(1u << 11)	/* not cut as QEMU does not cut */
 #define MT__SECTION_FLAGS	0xffu		/* those of struct mt_section */
 
 /*
@@ -513,6 +616,7 @@ struct mt__span {
 	struct mt_range range;
 	uint8_t *host;			/* of range.first; NULL: no memory */
 	unsigned int flags;
+	uint32_t pin;			/* of region */
 	struct mt_region *region;	/* counted */
 	mt_addr off;			/* in region, of range.first */
 	mt_addr region_last;		/* where accesses are cut */
@@ -838,6 +942,8 @@ bool	mt__dma_join(struct mt_mapping *map, const struct mt_mapping *next);
  */
 size_t	mt__direct_len(const struct mt_view *v, const struct mt__hit *hit,
 	    mt_addr addr, size_t len, bool is_write, struct mt_attrs attrs);
+/* Give back what map has pinned. */
+void	mt__dma_unpin(const struct mt_mapping *map);
 /* Let map pass for a live mapping where it is now. */
 void	mt__dma_mark(struct mt_mapping *map);
 

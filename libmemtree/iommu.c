@@ -140,7 +140,7 @@ mt__iommu_map(struct mt__reader *rd, const struct mt__hit *hit, mt_addr addr,
 		    MT__MAP_DIRECT | MT__MAP_QUIET, &next) != 0)
 			break;
 		if (!mt__dma_join(map, &next)) {
-			mt_region_put(next.region);
+			mt__dma_unpin(&next);
 			break;
 		}
 	}

@@ -173,6 +173,12 @@ create_ram(struct mt_topology *t, enum mt_kind kind, const char *name,
 		discard(r);
 		return (NULL);
 	}
+	/* Others are never lent in place. */
+	if (kind != MT_RAM_DEVICE && mt__pins_init(r) == -1) {
+		mt__ram_fini(r);
+		discard(r);
+		return (NULL);
+	}
 	return (r);
 }
 
@@ -264,15 +270,36 @@ mt_region_create_iommu(struct mt_topology *t, const char *name, mt_addr last,
 	return (r);
 }
 
+void
+mt__region_free(struct mt__retired *retired)
+{
+	struct mt_region *r = mt__retired_region(retired);
+	struct mt_topology *t = r->topology;
+
+	mt__pins_fini(r);
+	mt__ram_fini(r);
+	if (r->rare != NULL) {
+		mt__dirty_fini(r->rare->log);
+		mt__iommu_free(r->rare->iommu);
+	}
+	mt__waiting_add(t, mt__extras_bytes(r->state.extras));
+	mt__extras_put(r->state.extras);
+	if (r->owner_put != NULL)
+		r->owner_put(r->owner);
+	free(r->rare);
+	free(r);
+	/* Pairs with the acquire in mt_topology_destroy(). */
+	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
+}
+
 /*
- * Runs on the reclaimer: nobody else knows r any more, but for its children,
- * which a writer may be looking at the parent of.
+ * Runs on the reclaimer: nobody else knows r any more, but for mappings, and
+ * its children, which a writer may be looking at the parent of.
  */
 static void
 release(struct mt__retired *retired)
 {
-	struct mt_region *r = (struct mt_region *)(void *)((char *)retired -
-	    offsetof(struct mt_region, retired));
+	struct mt_region *r = mt__retired_region(retired);
 	struct mt_region *target = mt__target_of(r), *child;
 	struct mt_topology *t = r->topology;
 
@@ -290,19 +317,8 @@ release(struct mt__retired *retired)
 		mt_region_put(child);
 	}
 	mt_region_put(target);
-	mt__ram_fini(r);
-	if (r->rare != NULL) {
-		mt__dirty_fini(r->rare->log);
-		mt__iommu_free(r->rare->iommu);
-	}
-	mt__waiting_add(t, mt__extras_bytes(r->state.extras));
-	mt__extras_put(r->state.extras);
-	if (r->owner_put != NULL)
-		r->owner_put(r->owner);
-	free(r->rare);
-	free(r);
-	/* Pairs with the acquire in mt_topology_destroy(). */
-	atomic_fetch_sub_explicit(&t->objects, 1, memory_order_release);
+	if (!mt__pins_leave(r))
+		mt__region_free(retired);
 }
 
 struct mt_region *

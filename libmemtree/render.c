@@ -244,6 +244,9 @@ fill_span(struct mt__span *span, const struct mt__piece *p)
 		span->flags |= MT__DIRECT_WRITE;
 	if (r->kind == MT_IOMMU)
 		span->flags |= MT__IOMMU;
+	if (r->ops != NULL && r->ops->qemu_exact)
+		span->flags |= MT__EXACT;
+	span->pin = r->pin;
 }
 
 /* Would the piece make just this span? */

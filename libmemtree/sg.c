@@ -58,7 +58,7 @@ map_range(struct mt__reader *rd, const struct mt_range *range,
 		}
 		if (!join(sg, iov, &next)) {
 			if (sg->niov == n) {
-				mt_region_put(next.region);
+				mt__dma_unpin(&next);
 				return (ENOSPC);
 			}
 			map = &sg->maps[sg->niov];

@@ -47,10 +47,12 @@ mt_topology_create(void)
 		return (NULL);
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_mutex_init(&t->views_lock, NULL);
+	mt__pinning_init(&t->pinning);
 	LIST_INIT(&t->dirty_roots);
 	SLIST_INIT(&t->undo);
 	SLIST_INIT(&t->resized);
 	if ((error = mt__reclaim_init(t)) != 0) {
+		mt__pinning_fini(&t->pinning);
 		pthread_mutex_destroy(&t->views_lock);
 		pthread_mutex_destroy(&t->lock);
 		free(t);
@@ -74,6 +76,7 @@ mt_topology_destroy(struct mt_topology *t)
 		return (-1);
 	}
 	mt__reclaim_fini(t);
+	mt__pinning_fini(&t->pinning);
 	pthread_mutex_destroy(&t->views_lock);
 	pthread_mutex_destroy(&t->lock);
 	free(t->scratch);

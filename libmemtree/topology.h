@@ -11,8 +11,9 @@ extern "C" {
 
 /*
  * A universe of regions and spaces: one writer lock, one transaction, one
- * reclaimer.  Two topologies share nothing but the process's grace periods: a
- * callback that does not return holds up freeing in both.
+ * reclaimer.  Two topologies share nothing but the process's grace periods, so
+ * a callback that does not return holds up freeing in both, and the numbers
+ * that threads are given when they first map memory.
  */
 struct mt_topology;
 

@@ -491,6 +491,46 @@ do_map_bounce(struct world *w)
 }
 
 static int
+quiet_map(struct world *w)
+{
+	if (mt_dma_map(w->sp, 0x1000, 64, MT_DMA_WRITE, MT_ATTRS_NONE,
+	    &w->map) == -1 || mt_dma_set_dirty(&w->map, 0, 8) == -1)
+		return (-1);
+	return (mt_dma_unmap(&w->map, 0));
+}
+
+static void
+before_map(struct world *w)
+{
+	must(quiet_map(w) == 0);
+}
+
+static void *
+map_first(void *arg)
+{
+	struct world *w = arg;
+
+	must(mt_dma_map(w->sp, 0x1000, 64, MT_DMA_WRITE, MT_ATTRS_NONE,
+	    &w->map) == 0);
+	return (NULL);
+}
+
+static void
+before_unmap_first(struct world *w)
+{
+	pthread_t thread;
+
+	must(pthread_create(&thread, NULL, map_first, w) == 0);
+	pthread_join(thread, NULL);
+}
+
+static int
+do_unmap(struct world *w)
+{
+	return (mt_dma_unmap(&w->map, 0));
+}
+
+static int
 do_map_zero(struct world *w)
 {
 	int ret = mt_dma_map(w->sp, 0x3f00, 64, MT_DMA_WRITE, MT_ATTRS_NONE,
@@ -926,6 +966,10 @@ static const struct call {
 	    .same = true },
 	{ "mt_dma_map (filled)", do_map_bounce, true, .same = true },
 	{ "mt_dma_map (zeroed)", do_map_zero, true, .same = true },
+	{ "mt_dma_map (memory, the first of a thread)", quiet_map, false,
+	    .same = true },
+	{ "mt_dma_unmap (memory, the first of a thread)", do_unmap, false,
+	    .before = before_unmap_first, .same = true },
 	{ "mt_dma_map_sg (first range)", do_map_sg, true, .same = true },
 	{ "mt_dma_map_sg (later range)", do_map_sg_later, true,
 	    .same = true },
@@ -1104,15 +1148,6 @@ quiet_cache(struct world *w)
 	mt_cache_store(&c, 2, 4, MT_BIG, val);
 	mt_cache_fini(&c);
 	return (mt_cache_stale(&c) ? 0 : -1);
-}
-
-static int
-quiet_map(struct world *w)
-{
-	if (mt_dma_map(w->sp, 0x1000, 64, MT_DMA_WRITE, MT_ATTRS_NONE,
-	    &w->map) == -1 || mt_dma_set_dirty(&w->map, 0, 8) == -1)
-		return (-1);
-	return (mt_dma_unmap(&w->map, 0));
 }
 
 static int
@@ -1367,9 +1402,10 @@ static const struct quiet {
 	{ "mt_space_read of what completes later", quiet_waiting, NULL },
 	{ "mt_cache_init, mt_cache_fini, mt_cache_read, mt_cache_write, "
 	    "mt_cache_load and mt_cache_store", quiet_cache, NULL },
-	{ "mt_dma_map of memory and mt_dma_set_dirty", quiet_map, NULL },
+	{ "mt_dma_map of memory, once a thread has mapped some, and "
+	    "mt_dma_set_dirty", quiet_map, before_map },
 	{ "mt_dma_unmap", quiet_unmap, before_unmap },
-	{ "mt_dma_map_sg of memory", quiet_map_sg, NULL },
+	{ "mt_dma_map_sg of memory", quiet_map_sg, before_map },
 	{ "mt_dma_unmap_sg", quiet_unmap_sg, before_unmap_sg },
 	{ "mt_dma_wait, mt_dma_cancel, mt_dma_set_bounce_limit, "
 	    "mt_dma_bounce_limit and mt_dma_bounce_used", quiet_wait, NULL },
@@ -1378,7 +1414,7 @@ static const struct quiet {
 	    before_complete },
 	{ "mt_access_cancel", quiet_cancel, before_complete },
 	{ "accesses through an IOMMU", quiet_iommu, NULL },
-	{ "mt_dma_map through an IOMMU", quiet_iommu_map, NULL },
+	{ "mt_dma_map through an IOMMU", quiet_iommu_map, before_map },
 	{ "mt_iommu_register, mt_iommu_replay, mt_iommu_notify and "
 	    "mt_iommu_unregister", quiet_notifier, NULL },
 	{ "mt_iommu_send and mt_iommu_min_page", quiet_send, before_send },
@@ -1742,6 +1778,8 @@ main(void)
 	must((w = malloc(sizeof(*w))) != NULL);
 	begin(w);
 	quiet_accesses(w);
+	before_unmap_first(w);
+	must(do_unmap(w) == 0);
 	free(picture(w));
 	must(end(w));
 	free(w);
