@@ -51,6 +51,13 @@ sendmsg(int fd, const struct msghdr *msg, int flags)
 }
 
 ssize_t
+send(int fd, const void *buf, size_t len, int flags)
+{
+	sends++;
+	return (syscall(SYS_sendto, fd, buf, len, flags, NULL, 0));
+}
+
+ssize_t
 recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	recvs++;

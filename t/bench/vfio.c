@@ -327,6 +327,7 @@ bench_floor4(size_t n)
 	static int sv[2];
 
 	(void)n;
+	rig();
 	if (sv[0] == 0 &&
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == -1)
 		err(1, "socketpair");
