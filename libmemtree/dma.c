@@ -62,24 +62,40 @@ rom_len(const struct mt__hit *hit, mt_addr addr, size_t len)
 	return (last - addr < len - 1 ? (size_t)(last - addr) + 1 : len);
 }
 
+/*
+ * What is to be written back goes to what is there now, whatever is there then:
+ * who takes memory back, and waits for it, must not find it written later, nor
+ * must whoever gets its place.  What is there may be an IOMMU, which is asked
+ * again then: the guest may have thought better of it.
+ */
 static int
-map_bounce(struct mt_space *sp, size_t len, struct mt_mapping *map)
+map_bounce(const struct mt__reader *rd, size_t len, struct mt_mapping *map)
 {
-	size_t grant = mt__bounce_take(sp, len);
+	size_t grant = mt__bounce_take(map->sp, len), part;
+	mt_addr last = map->addr + (grant - 1);
 
-	if (grant == 0) {
-		errno = EAGAIN;
-		return (-1);
+	if (grant == 0)
+		return (EAGAIN);
+	while (rd->depth != 0)
+		rd = rd->outer;
+	if ((map->dir & MT_DMA_WRITE) != 0 &&
+	    (map->view = mt__view_part(rd->view, map->addr, &last)) == NULL) {
+		mt__bounce_give(map->sp, grant);
+		return (ENOMEM);
 	}
+	part = (size_t)(last - map->addr) + 1;
 	/* Zeroed, unless it is filled: no bytes of ours for the guest. */
-	map->ptr = (map->dir & MT_DMA_READ) != 0 ? malloc(grant) :
-	    calloc(1, grant);
+	map->ptr = (map->dir & MT_DMA_READ) != 0 ? malloc(part) :
+	    calloc(1, part);
 	if (map->ptr == NULL) {
-		mt__bounce_give(sp, grant);
-		errno = ENOMEM;
-		return (-1);
+		if (map->view != NULL)
+			mt__view_part_free(map->view);
+		mt__bounce_give(map->sp, grant);
+		return (ENOMEM);
 	}
-	map->len = grant;
+	if (part < grant)
+		mt__bounce_give(map->sp, grant - part);
+	map->len = part;
 	map->bounced = true;
 	return (0);
 }
@@ -95,8 +111,8 @@ map_one(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
     struct mt_mapping *map)
 {
 	bool is_write = (map->dir & MT_DMA_WRITE) != 0;
-	struct mt_space *sp = map->sp;
 	struct mt__hit hit;
+	int error;
 
 	if (len == 0 || map->dir == 0 ||
 	    (map->dir & ~(MT_DMA_READ | MT_DMA_WRITE)) != 0)
@@ -125,8 +141,8 @@ map_one(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
 		len = rom_len(&hit, addr, len);
 	if (addr != 0 && len - 1 > MT_LAST_MAX - addr)
 		len = (size_t)(MT_LAST_MAX - addr) + 1;
-	if (map_bounce(sp, len, map) == -1)
-		return (errno);
+	if ((error = map_bounce(rd, len, map)) != 0)
+		return (error);
 	if ((map->dir & MT_DMA_READ) != 0)
 		map->result = mt__access(rd, addr, map->ptr, map->len, false,
 		    map->attrs);
@@ -189,42 +205,51 @@ wrote(const struct mt_mapping *map, size_t off, size_t len)
 	mt__wrote(r, (mt_addr)((uint8_t *)map->ptr - r->ptr) + off, len);
 }
 
-int
-mt_dma_unmap(struct mt_mapping *map, size_t used)
+/* Give a bounce buffer back, of which the first used bytes were written. */
+static int
+unmap_bounce(struct mt_mapping *map, size_t used)
 {
-	struct mt_space *sp;
+	struct mt_space *sp = map->sp;
 	size_t len = map->len;
 	bool failed;
 
+	if (used != 0) {
+		mt__read_begin(sp->topology);
+		map->result = mt__access_on(sp, map->view, map->addr,
+		    map->ptr, used, true, map->attrs);
+	}
+	failed = map->result != MT_OK;
+	free(map->ptr);
+	if (map->view != NULL)
+		mt__view_part_free(map->view);
+	map->ptr = NULL;
+	map->len = 0;
+	/* Last: a waiter that is called now may reuse map. */
+	mt__bounce_give(sp, len);
+	if (failed) {
+		errno = EIO;
+		return (-1);
+	}
+	return (0);
+}
+
+int
+mt_dma_unmap(struct mt_mapping *map, size_t used)
+{
 	if (map->magic != mark(map)) {
 		errno = EINVAL;
 		return (-1);
 	}
 	if ((map->dir & MT_DMA_WRITE) == 0)
 		used = 0;
-	if (used > len) {
+	if (used > map->len) {
 		errno = ERANGE;
 		return (-1);
 	}
 	map->magic = 0;
 	map->result = MT_OK;
-	if (map->bounced) {
-		sp = map->sp;
-		if (used != 0)
-			map->result = mt_space_write(sp, map->addr, map->ptr,
-			    used, map->attrs);
-		failed = map->result != MT_OK;
-		free(map->ptr);
-		map->ptr = NULL;
-		map->len = 0;
-		/* Last: a waiter that is called now may reuse map. */
-		mt__bounce_give(sp, len);
-		if (failed) {
-			errno = EIO;
-			return (-1);
-		}
-		return (0);
-	}
+	if (map->bounced)
+		return (unmap_bounce(map, used));
 	if (used != 0)
 		wrote(map, 0, used);
 	map->ptr = NULL;

@@ -12,6 +12,7 @@ extern "C" {
 struct mt_region;
 struct mt_space;
 struct mt_topology;
+struct mt_view;
 
 #define MT_DMA_READ	(1u << 0)	/* the device reads this memory */
 #define MT_DMA_WRITE	(1u << 1)	/* the device writes this memory */
@@ -30,7 +31,10 @@ struct mt_mapping {
 		struct mt_space *sp;		/* staged */
 		struct mt_topology *topology;	/* lent in place */
 	};
-	struct mt_region *region;
+	union {
+		struct mt_region *region;	/* lent in place */
+		struct mt_view *view;		/* staged, to be written */
+	};
 	mt_addr addr;
 	unsigned int dir;
 	struct mt_attrs attrs;
@@ -47,8 +51,8 @@ struct mt_mapping {
  *
  * Units:   len is bytes, nonzero.  dir is MT_DMA_* bits.
  * Owns:    map pins memory that is lent in place until mt_dma_unmap(), exactly
- *          once.  A bounce buffer pins nothing: it is written back to whatever
- *          is at addr then.
+ *          once.  A bounce buffer for MT_DMA_WRITE pins what was at addr, and
+ *          is written back to that; one that is only read pins nothing.
  * Context: any thread; never blocks for a writer; may call region callbacks.
  * Returns: 0, or -1 with errno set and map->ptr NULL.
  * Errors:  EAGAIN (bounce budget spent, or wanted by one who waits: see

@@ -652,6 +652,14 @@ struct mt_view *mt__view_alloc(struct mt_topology *t);
 /* The first span that ends at or after addr, or NULL. */
 const struct mt__span *mt__view_search(const struct mt_view *v, mt_addr addr);
 void	mt__section_of(const struct mt__span *span, struct mt_section *sec);
+/*
+ * A view of what v shows of [first, *last], to be kept beside v, which keeps no
+ * other region; or of the beginning of that, where it is very many sections:
+ * *last is lowered.  NULL: no memory.  To be freed when nobody uses it.
+ */
+struct mt_view *mt__view_part(const struct mt_view *v, mt_addr first,
+	    mt_addr *last);
+void	mt__view_part_free(struct mt_view *v);
 /* Free a view that was never published, whose tree is not its own. */
 void	mt__view_discard(struct mt_view *v);
 /* next has replaced v. */

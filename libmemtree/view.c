@@ -2,8 +2,12 @@
 /* Copyright (c) 2026 The memtree authors */
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "internal.h"
+
+/* Sections in a part of a view: what a mapping of few bytes may pin. */
+#define MAX_PART	64
 
 struct mt_view *
 mt__view_alloc(struct mt_topology *t)
@@ -117,6 +121,61 @@ mt_view_put(struct mt_view *v)
 	if (v != NULL && atomic_fetch_sub_explicit(&v->refs, 1,
 	    memory_order_acq_rel) == 1)
 		free_view(v);
+}
+
+static struct mt__span *
+copy_span(const struct mt__span *span)
+{
+	struct mt__span *copy = malloc(sizeof(*copy));
+
+	if (copy == NULL)
+		return (NULL);
+	/* All but the link, which is the writer's. */
+	memcpy(copy, span, offsetof(struct mt__span, link));
+	mt_region_get(copy->region);
+	mt__extras_get(copy->extras);
+	return (copy);
+}
+
+struct mt_view *
+mt__view_part(const struct mt_view *v, mt_addr first, mt_addr *last)
+{
+	struct mt_view *part = mt__view_alloc(v->topology);
+	const struct mt__span *span;
+	struct mt__span *copy;
+	struct mt__build b;
+
+	if (part == NULL)
+		return (NULL);
+	mt__build_begin(&b, 1, part);
+	for (;;) {
+		span = mt__view_search(v, first);
+		if (span == NULL || span->range.first > *last)
+			break;
+		if (b.count == MAX_PART) {
+			*last = span->range.first - 1;
+			break;
+		}
+		if ((copy = copy_span(span)) == NULL ||
+		    mt__build_add(&b, copy) == -1) {
+			mt__build_abort(&b);
+			mt__view_discard(part);
+			return (NULL);
+		}
+		if (span->range.last >= *last)
+			break;
+		first = span->range.last + 1;
+	}
+	part->top = b.top;
+	part->count = b.count;
+	return (part);
+}
+
+void
+mt__view_part_free(struct mt_view *v)
+{
+	mt__tree_free(v->top, 0);
+	mt__view_discard(v);
 }
 
 static void

@@ -262,16 +262,85 @@ test_bounce_errors(void)
 static void
 test_bounce_gone(void)
 {
-	struct mt_mapping m;
+	struct mt_mapping m, more;
+	struct t_dev other = T_DEV(.endian = MT_LITTLE);
 	struct world w;
+	int owner = 0;
 
 	begin(&w);
+	must(mt_region_set_owner(w.io, &owner, t_put) == 0);
 	must(map(&w, 0x1000, 4, MT_DMA_WRITE, &m) == 0);
-	works(mt_region_del(w.io), "a device that is mapped goes");
-	works(mt_topology_sync(w.t), "for good, or not");
+	must(map(&w, 0x1004, 4, MT_DMA_READ, &more) == 0);
+	w.dev.ncalls = 0;
+	works(mt_region_del(w.io), "a device that is staged goes");
+	t_add(w.root, 0x1000, 0, t_io(w.t, "other", 0x1000, &other));
+	is_int(t_puts_of(w.t, &owner), 0, "and lives on");
 	memset(m.ptr, 1, 4);
-	fails(mt_dma_unmap(&m, 4), EIO, "the write-back meets a hole");
+	works(mt_dma_unmap(&m, 4), "what was written");
+	is_calls(&w.dev, "w 0/4=1010101", "gets to it");
+	is_calls(&other, "", "and not to what took its place");
+	is_int(t_puts_of(w.t, &owner), 1,
+	    "then it goes: one that is only read is a copy");
+	works(mt_dma_unmap(&more, 0), "which is given back");
+	end(&w);
+}
+
+/* One that reaches over sections keeps those, in their places, and no other. */
+static void
+test_bounce_parts(void)
+{
+	struct t_dev second = T_DEV(.endian = MT_LITTLE);
+	struct mt_region *io2, *next;
+	struct mt_mapping m;
+	struct world w;
+	int owner = 0, owner2 = 0, after = 0;
+
+	begin(&w);
+	must(mt_region_del(w.rom) == 0);
+	io2 = t_add(w.root, 0x2010, 0, t_io(w.t, "io2", 0x10, &second));
+	next = t_add(w.root, 0x2020, 0, t_ram(w.t, "next", 0x10));
+	must(mt_region_set_owner(w.io, &owner, t_put) == 0);
+	must(mt_region_set_owner(io2, &owner2, t_put) == 0);
+	must(mt_region_set_owner(next, &after, t_put) == 0);
+	must(map(&w, 0x1ffc, 0x18, MT_DMA_WRITE, &m) == 0);
+	is_int(m.len, 0x18, "a device, a hole and another device");
+	must(mt_region_del(w.io) == 0 && mt_region_del(io2) == 0 &&
+	    mt_region_del(next) == 0);
+	is_int(t_puts_of(w.t, &after), 1, "what is not mapped goes");
+	is_int(owner + owner2, 0, "what is mapped stays");
+	memset(m.ptr, 2, m.len);
+	fails(mt_dma_unmap(&m, m.len), EIO, "the write-back meets the hole");
 	is_int(m.result, MT_DECODE, "as a write would");
+	is_calls(&w.dev, "w ffc/4=2020202", "the first has its bytes");
+	is_calls(&second, "w 0/4=2020202", "and so has the second");
+	is_int(t_puts_of(w.t, &owner) + owner2, 2, "and both go");
+	end(&w);
+}
+
+/* One of very many sections is shorter. */
+static void
+test_bounce_many(void)
+{
+	static struct t_dev devs[100];
+	struct mt_mapping m;
+	struct world w;
+	size_t i;
+
+	begin(&w);
+	for (i = 0; i < T_COUNT(devs); i++) {
+		devs[i] = (struct t_dev)T_DEV(.endian = MT_LITTLE);
+		t_add(w.root, 0x4000 + i * 4, 0, t_io(w.t, "word", 4,
+		    &devs[i]));
+	}
+	must(map(&w, 0x4000, 400, MT_DMA_WRITE, &m) == 0);
+	ok(m.len < 400 && m.len >= 64 && m.len % 4 == 0,
+	    "a hundred sections are not one mapping");
+	is_int(mt_dma_bounce_used(w.sp), m.len, "and take what they need");
+	memset(m.ptr, 3, m.len);
+	i = m.len / 4 - 1;
+	works(mt_dma_unmap(&m, m.len), "what there is of it");
+	is_calls(&devs[i], "w 0/4=3030303", "is written to its end");
+	is_calls(&devs[i + 1], "", "and no further");
 	end(&w);
 }
 
@@ -433,6 +502,8 @@ main(void)
 	test_bounce();
 	test_bounce_errors();
 	test_bounce_gone();
+	test_bounce_parts();
+	test_bounce_many();
 	test_attrs();
 	test_pin();
 	test_end_of_addresses();

@@ -403,10 +403,10 @@ test_reset(void)
 	lend(0x80000, &m);
 	must(m.bounced);
 	must(v_send(fd, 11, VD_CMD_DEVICE_RESET, NULL, 0));
-	ok(replied(11), "what is lent of memory without a file is a copy");
-	mt_dma_unmap(&m, 10);
 	ok(v_serve(dev.s, 20) != -1 && !v_readable(fd, 0),
-	    "which is not written after a reset");
+	    "it waits for what is staged of memory without a file");
+	mt_dma_unmap(&m, 0);
+	ok(replied(11), "until that is given back");
 	set_command(6);
 	ok(readable_at(0x10000) && readable_at(0x1ffff) &&
 	    !readable_at(0x20000) && readable_at(0x40123) &&
@@ -672,6 +672,47 @@ test_lost(void)
 	end();
 }
 
+/* What was staged of a client's memory is that client's, or nobody's. */
+static void
+test_lost_staged(void)
+{
+	uint8_t zero[8] = { 0 }, now[8];
+	struct mt_mapping m, n;
+
+	begin();
+	must(map_fds(0x10000, 0x1000, 3, 0, NULL, 0) == 0);
+	must(map_fds(0x20000, 0x1000, 3, 0, NULL, 0) == 0);
+	lend(0x10000, &m);
+	must(m.bounced);
+	send_unmap(5, 0x20000, 0x1000, 0);
+	ok(replied(5), "staged memory does not keep other memory");
+	send_unmap(6, 0x10000, 0x1000, 0);
+	v_serve(dev.s, 20);
+	ok(!v_readable(fd, 0), "but its own");
+	mt_dma_unmap(&m, 0);
+	ok(replied(6), "until it is given back");
+
+	must(map_fds(0x10000, 0x1000, 3, 0, NULL, 0) == 0);
+	must(map_fds(0x20000, 0x1000, 3, 0, NULL, 0) == 0);
+	lend(0x10000, &m);
+	lend(0x20000, &n);
+	close(fd);
+	fails(v_serve(dev.s, 0), ENOTCONN, "a client leaves");
+	fd = v_attach(dev.s);
+	set_command(6);
+	must(map(0x10000, 0x1000, 3, 0) == 0);
+	must(map_fds(0x20000, 0x1000, 3, 0, NULL, 0) == 0);
+	memcpy(m.ptr, "too late", 8);
+	memcpy(n.ptr, "too late", 8);
+	fails(mt_dma_unmap(&m, 8), EIO, "what is given back then is lost");
+	fails(mt_dma_unmap(&n, 8), EIO, "all of it");
+	ok(pread(mem, now, 8, 0) == 8 && memcmp(now, zero, 8) == 0,
+	    "and not in the next one's memory");
+	v_serve(dev.s, 20);
+	ok(!v_readable(fd, 0), "which hears of nothing");
+	end();
+}
+
 static void *
 give_back(void *arg)
 {
@@ -795,6 +836,7 @@ main(void)
 	test_load();
 	test_others();
 	test_lost();
+	test_lost_staged();
 	test_destroy();
 	test_master();
 	test_limit();
