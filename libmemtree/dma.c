@@ -106,8 +106,19 @@ mt__dma_mark(struct mt_mapping *map)
 	map->magic = mark(map);
 }
 
-static inline __attribute__((always_inline)) int
-map_one(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
+/* Pin what map lends in place: from here on it may outlive the space. */
+static inline void
+lend(struct mt_topology *t, const struct mt__span *span,
+    struct mt_mapping *map)
+{
+	map->region = span->region;
+	map->topology = t;
+	map->pin = span->pin;
+	mt__pin(t, span->pin);
+}
+
+int
+mt__dma_map(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
     struct mt_mapping *map)
 {
 	bool is_write = (map->dir & MT_DMA_WRITE) != 0;
@@ -122,11 +133,7 @@ map_one(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
 		map->ptr = hit.host;
 		map->len = mt__direct_len(rd->view, &hit, addr, len, is_write,
 		    map->attrs);
-		map->region = hit.span->region;
-		/* From here on it may outlive the space. */
-		map->topology = rd->topology;
-		map->pin = hit.span->pin;
-		mt__pin(map->topology, map->pin);
+		lend(rd->topology, hit.span, map);
 		return (0);
 	}
 	if (mt__is_iommu(&hit))
@@ -147,13 +154,6 @@ map_one(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
 		map->result = mt__access(rd, addr, map->ptr, map->len, false,
 		    map->attrs);
 	return (0);
-}
-
-int
-mt__dma_map(struct mt__reader *rd, mt_addr addr, size_t len, unsigned int how,
-    struct mt_mapping *map)
-{
-	return (map_one(rd, addr, len, how, map));
 }
 
 void
@@ -177,16 +177,33 @@ int
 mt_dma_map(struct mt_space *sp, mt_addr addr, size_t len, unsigned int dir,
     struct mt_attrs attrs, struct mt_mapping *map)
 {
+	const struct mt__span *span;
 	struct mt__reader rd;
 	int error;
 
-	memset(map, 0, sizeof(*map));
+	map->ptr = NULL;
+	map->len = 0;
+	map->result = MT_OK;
+	map->bounced = false;
+	map->magic = 0;
 	map->sp = sp;
+	map->view = NULL;
 	map->addr = addr;
 	map->dir = dir;
 	map->attrs = attrs;
 	mt__reader_begin(&rd, sp);
-	error = map_one(&rd, addr, len, 0, map);
+	/* The short way, for what is in one section; the long one finds it. */
+	span = mt__tree_at(rd.view->top, addr);
+	if (span != NULL && (mt_addr)len - 1 <= span->range.last - addr &&
+	    ((dir == MT_DMA_READ && (span->flags & MT__DIRECT_READ) != 0) ||
+	    ((dir & ~MT_DMA_READ) == MT_DMA_WRITE &&
+	    (span->flags & MT__DIRECT_WRITE) != 0))) {
+		map->ptr = span->host + (addr - span->range.first);
+		map->len = len;
+		lend(sp->topology, span, map);
+		error = 0;
+	} else
+		error = mt__dma_map(&rd, addr, len, 0, map);
 	mt__reader_end(&rd);
 	if (error != 0) {
 		errno = error;

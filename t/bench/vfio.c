@@ -375,7 +375,7 @@ bench_map_nofd(size_t n)
 }
 
 /* Where a random address of n maps is, held and given back. */
-static size_t translated;
+static uint64_t translated;		/* less one; n is a power of two */
 
 static void
 translate(void *arg, size_t iters)
@@ -386,7 +386,7 @@ translate(void *arg, size_t iters)
 	uint64_t state = 1;
 
 	while (iters-- > 0) {
-		if (mt_dma_map(sp, IOVA(b_random(&state) % translated), 64,
+		if (mt_dma_map(sp, IOVA(b_random(&state) & translated), 64,
 		    MT_DMA_READ, MT_ATTRS_NONE, &map) == -1)
 			err(1, "mt_dma_map");
 		b_use(map.ptr);
@@ -401,7 +401,7 @@ bench_translate(size_t n)
 
 	for (; r->maps < n; r->maps++)
 		dma_map(r, r->maps, r->memfd, false, NULL);
-	translated = n;
+	translated = n - 1;
 	return (b_measure(translate, NULL, r));
 }
 
