@@ -88,7 +88,7 @@ need_of(struct mt_space *sp, const struct mt_waiter *w)
 	return (need != 0 ? need : 1);
 }
 
-/* The innermost call of a waiter that this thread is in, or NULL. */
+/* The call of a waiter that this thread is in, or NULL. */
 static struct mt__waking *
 my_waking(const struct mt_space *sp)
 {
@@ -185,6 +185,10 @@ call_waiter(struct mt_space *sp, struct mt_waiter *w, size_t reserved)
  * Call waiters while there is room for the first.  One who queued again from
  * a callback is called only if budget has been given since that began: a
  * waiter that never takes what there is would keep us here for ever.
+ *
+ * In a callback nobody is called, but by the loop that called it, which goes
+ * on when it returns: else each waiter that gives back what it took would
+ * call the next on top of itself, and guests decide how many wait.
  */
 static void
 wake(struct mt_space *sp, bool news)
@@ -195,7 +199,7 @@ wake(struct mt_space *sp, bool news)
 	pthread_mutex_lock(&sp->wait_lock);
 	if (news)
 		sp->gives++;
-	while ((w = sp->wait_head) != NULL &&
+	while (my_waking(sp) == NULL && (w = sp->wait_head) != NULL &&
 	    (w->by == NULL || w->gives != sp->gives)) {
 		need = need_of(sp, w);
 		if ((got = take(sp, need, need, 0)) == 0)
@@ -281,7 +285,7 @@ mt_dma_cancel(struct mt_waiter *w)
 {
 	struct mt_space *sp = w->sp;
 	const struct mt__waking *waking;
-	bool queued, next;
+	bool queued;
 
 	if (sp == NULL)
 		return (false);
@@ -300,10 +304,9 @@ mt_dma_cancel(struct mt_waiter *w)
 			break;
 		pthread_cond_wait(&sp->wait_idle, &sp->wait_lock);
 	}
-	next = queued && my_waking(sp) == NULL;
 	pthread_mutex_unlock(&sp->wait_lock);
 	/* There may be enough for who was behind it. */
-	if (next)
+	if (queued)
 		wake(sp, false);
 	return (queued);
 }

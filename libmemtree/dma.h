@@ -129,7 +129,9 @@ struct mt_waiter {
  * Waiters are called in the order they came: the first one is not overtaken
  * by those who need less.  fn then tries its map again, and may wait again.
  * While anybody waits, other maps get only what the first one does not need.
- * Until fn returns, need bytes are set aside for maps that it makes itself.
+ * Until fn returns, need bytes are set aside for maps that it makes itself,
+ * and its thread calls nobody else who waits for this space: what fn gives
+ * back is offered when it has returned.
  *
  * Units:   need is bytes; more than the limit waits until all of it is free.
  * Owns:    w must stay until fn has been called or the wait was cancelled.
@@ -148,7 +150,7 @@ int	mt_dma_wait(struct mt_space *sp, struct mt_waiter *w, size_t need,
  *
  * Context: any thread, while the space is there, whether or not w waits;
  *          waits for a call of fn that is under way elsewhere; may call the
- *          fn of those who waited behind it.
+ *          fn of those who waited behind it, unless from inside one.
  * Returns: true if it was still waiting, false if fn has been called.
  * Since:   0.1
  */

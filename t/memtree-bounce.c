@@ -702,6 +702,81 @@ test_starve(void)
 	end(&w);
 }
 
+/*
+ * Very many wait, and each gives back at once what it takes: all are called
+ * in their order, but not on top of each other.
+ */
+#define CROWD		(T_TSAN ? 20000u : 100000u)
+#define SMALL_STACK	((size_t)256 << 10)
+
+struct crowd {
+	struct world w;
+	struct mt_waiter *waiters;
+	struct mt_mapping held;
+	unsigned int n;			/* of them that were called */
+	unsigned int in;		/* of them that are in their callback */
+	unsigned int bad;
+};
+
+struct member {
+	struct crowd *crowd;
+	unsigned int number;
+};
+
+static void
+member_called(void *arg)
+{
+	struct member *me = arg;
+	struct crowd *c = me->crowd;
+	struct mt_mapping m;
+
+	if (c->in++ != 0 || me->number != c->n++)
+		c->bad++;
+	if (map(&c->w, 100, &m) == -1 || mt_dma_unmap(&m, 0) == -1)
+		c->bad++;
+	c->in--;
+}
+
+static void *
+crowd_unmap(void *arg)
+{
+	struct crowd *c = arg;
+
+	return ((void *)(intptr_t)mt_dma_unmap(&c->held, 0));
+}
+
+static void
+test_crowd(void)
+{
+	struct member *members = calloc(CROWD, sizeof(*members));
+	struct crowd c = { .n = 0 };
+	pthread_attr_t attr;
+	pthread_t thread;
+	unsigned int i;
+	void *ret;
+
+	c.waiters = calloc(CROWD, sizeof(*c.waiters));
+	must(members != NULL && c.waiters != NULL);
+	begin(&c.w, 100);
+	must(map(&c.w, 100, &c.held) == 0);
+	for (i = 0; i < CROWD; i++) {
+		members[i] = (struct member){ &c, i };
+		must(mt_dma_wait(c.w.sp, &c.waiters[i], 100, member_called,
+		    &members[i]) == 0);
+	}
+	must(pthread_attr_init(&attr) == 0);
+	must(pthread_attr_setstacksize(&attr, SMALL_STACK) == 0);
+	must(pthread_create(&thread, &attr, crowd_unmap, &c) == 0);
+	pthread_join(thread, &ret);
+	pthread_attr_destroy(&attr);
+	is_int((intptr_t)ret, 0, "what a crowd waits for comes back");
+	is_int(c.n, CROWD, "all are called");
+	is_int(c.bad, 0, "one after the other, on a small stack");
+	end(&c.w);
+	free(c.waiters);
+	free(members);
+}
+
 int
 main(void)
 {
@@ -715,6 +790,7 @@ main(void)
 	test_cancel_waits();
 	test_barging();
 	test_robbed();
+	test_crowd();
 	test_threads();
 	test_starve();
 	return (done());
