@@ -154,8 +154,9 @@ unreserve_locked(struct mt_space *sp, const struct mt__waking *waking)
 	if (waking->reserved == 0)
 		return;
 	atomic_fetch_sub(&sp->bounce_used, waking->reserved);
-	for (w = sp->wait_head; w != NULL; w = w->next)
-		if (w->by != waking && w->turn > waking->turn)
+	for (w = sp->wait_tail; w != NULL && w->turn > waking->turn;
+	    w = w->prev)
+		if (w->by != waking)
 			w->by = NULL;
 }
 

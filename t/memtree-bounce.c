@@ -703,8 +703,8 @@ test_starve(void)
 }
 
 /*
- * Very many wait, and each gives back at once what it takes: all are called
- * in their order, but not on top of each other.
+ * Very many wait, and each gives back at once what it takes, or takes nothing:
+ * all are called in their order, but not on top of each other.
  */
 #define CROWD		(T_TSAN ? 20000u : 100000u)
 #define SMALL_STACK	((size_t)256 << 10)
@@ -716,6 +716,8 @@ struct crowd {
 	unsigned int n;			/* of them that were called */
 	unsigned int in;		/* of them that are in their callback */
 	unsigned int bad;
+	bool idle;			/* they take nothing */
+	int64_t us;			/* that it took the processor */
 };
 
 struct member {
@@ -732,7 +734,8 @@ member_called(void *arg)
 
 	if (c->in++ != 0 || me->number != c->n++)
 		c->bad++;
-	if (map(&c->w, 100, &m) == -1 || mt_dma_unmap(&m, 0) == -1)
+	if (!c->idle && (map(&c->w, 100, &m) == -1 ||
+	    mt_dma_unmap(&m, 0) == -1))
 		c->bad++;
 	c->in--;
 }
@@ -741,15 +744,20 @@ static void *
 crowd_unmap(void *arg)
 {
 	struct crowd *c = arg;
+	struct timespec ts;
+	int ret = mt_dma_unmap(&c->held, 0);
 
-	return ((void *)(intptr_t)mt_dma_unmap(&c->held, 0));
+	must(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0);
+	c->us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+	return ((void *)(intptr_t)ret);
 }
 
-static void
-test_crowd(void)
+/* How much time it takes to call a crowd. */
+static int64_t
+call_crowd(bool idle)
 {
 	struct member *members = calloc(CROWD, sizeof(*members));
-	struct crowd c = { .n = 0 };
+	struct crowd c = { .idle = idle };
 	pthread_attr_t attr;
 	pthread_t thread;
 	unsigned int i;
@@ -775,6 +783,18 @@ test_crowd(void)
 	end(&c.w);
 	free(c.waiters);
 	free(members);
+	return (c.us);
+}
+
+static void
+test_crowd(void)
+{
+	int64_t busy = call_crowd(false), idle = call_crowd(true);
+
+	diag("%u calls: %jd us, and %jd us of some that take nothing", CROWD,
+	    (intmax_t)busy, (intmax_t)idle);
+	/* Walking all of the queue takes hundreds of times as much. */
+	ok(idle < 50 * busy, "what a call costs does not grow with the queue");
 }
 
 int
