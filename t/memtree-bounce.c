@@ -496,6 +496,103 @@ test_threads(void)
 	end(&w);
 }
 
+/*
+ * No wake-up is lost.  One gives back all there is at the moment at which
+ * another comes to wait for it, and nothing else happens that could mend it
+ * if each were to miss the other: when both calls are over the waiter has
+ * been called.  It takes many rounds before two threads are in these few
+ * instructions at once.
+ */
+#define MEET_MS		700
+#define MEET_ROUNDS	300000
+
+struct meeting {
+	struct world w;
+	unsigned int arrived[2];	/* atomic; steps that each has made */
+	bool stop;			/* by arrived, as are these: */
+	unsigned int calls, errors;
+};
+
+/* Go on when the other has come as far, too. */
+static void
+meet(struct meeting *m, int me)
+{
+	unsigned int step = m->arrived[me] + 1, spins = 0;
+
+	__atomic_store_n(&m->arrived[me], step, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&m->arrived[!me], __ATOMIC_SEQ_CST) < step)
+		if (++spins > 2000)
+			sched_yield();
+}
+
+/* So that they come at different distances. */
+static void
+dawdle(unsigned int n)
+{
+	volatile unsigned int i;
+
+	for (i = 0; i < n; i++)
+		;
+}
+
+static void
+meeting_called(void *arg)
+{
+	struct meeting *m = arg;
+
+	m->calls++;
+}
+
+static void *
+meeting_give(void *arg)
+{
+	struct meeting *m = arg;
+	struct mt_mapping held;
+	unsigned int i;
+
+	for (i = 0;; i++) {
+		m->errors += map(&m->w, 64, &held) == -1;
+		meet(m, 1);
+		if (m->stop)
+			break;
+		dawdle(i % 41);
+		m->errors += mt_dma_unmap(&held, 0) == -1;
+		meet(m, 1);
+	}
+	m->errors += mt_dma_unmap(&held, 0) == -1;
+	return (NULL);
+}
+
+static void
+test_lost(void)
+{
+	struct mt_waiter waiter = MT_WAITER_INIT;
+	struct meeting m = { .stop = false };
+	int64_t end_ms = t_now_ms() + MEET_MS;
+	unsigned int rounds = 0, lost = 0;
+	pthread_t thread;
+
+	begin(&m.w, 64);
+	must(pthread_create(&thread, NULL, meeting_give, &m) == 0);
+	for (;;) {
+		m.stop = lost != 0 || rounds == MEET_ROUNDS ||
+		    (rounds % 256 == 0 && t_now_ms() >= end_ms);
+		meet(&m, 0);
+		if (m.stop)
+			break;
+		must(mt_dma_wait(m.w.sp, &waiter, 64, meeting_called, &m) ==
+		    0);
+		meet(&m, 0);
+		lost += m.calls != ++rounds;
+		mt_dma_cancel(&waiter);
+	}
+	pthread_join(thread, NULL);
+	is_int(lost, 0, "who comes to wait when all comes back is called");
+	is_int(m.errors, 0, "and budget is there when nobody waits");
+	diag("%u times", rounds);
+	end(&m.w);
+}
+
 /* Who does not wait takes nothing from who does. */
 static void
 test_barging(void)
@@ -813,5 +910,6 @@ main(void)
 	test_crowd();
 	test_threads();
 	test_starve();
+	test_lost();
 	return (done());
 }
