@@ -17,11 +17,25 @@
 
 #include "internal.h"
 
-/* A done that is being called, on the stack of who calls. */
-struct mt__finishing {
-	struct mt__finishing *next;
-	pthread_t thread;
+/* A thread that calls done of a space, on its stack: see finish(). */
+struct finishing {
+	struct finishing *outer;	/* of another space */
+	const struct mt_space *sp;
+	struct mt_access *first;	/* that are over, and whose turn comes */
+	struct mt_access **last;
 };
+
+static __thread struct finishing *innermost;
+
+static struct finishing *
+my_finishing(const struct mt_space *sp)
+{
+	struct finishing *f;
+
+	for (f = innermost; f != NULL && f->sp != sp; f = f->outer)
+		;
+	return (f);
+}
 
 void
 mt__defer_init(struct mt_space *sp)
@@ -62,6 +76,7 @@ prepare(struct mt_access *acc, struct mt_space *sp,
 	acc->pending = 1;
 	acc->result = MT_OK;
 	acc->counted = false;
+	acc->next = NULL;
 }
 
 /* Give back what an access kept that nobody is at any more. */
@@ -82,38 +97,69 @@ clean(struct mt_access *acc)
 		free(acc->pieces);
 }
 
+static void
+count(struct mt_access *acc)
+{
+	if (acc->counted || acc->sp == NULL)
+		return;
+	pthread_mutex_lock(&acc->sp->defer_lock);
+	acc->sp->naccesses++;
+	pthread_mutex_unlock(&acc->sp->defer_lock);
+	acc->counted = true;
+}
+
 /* One less in flight; nobody may use sp after that. */
 static void
-uncount_locked(struct mt_space *sp)
+uncount(struct mt_space *sp)
 {
+	pthread_mutex_lock(&sp->defer_lock);
 	if (--sp->naccesses == 0)
 		pthread_cond_broadcast(&sp->defer_idle);
+	pthread_mutex_unlock(&sp->defer_lock);
 }
 
 static void
-finish(struct mt_access *acc)
+call_done(struct mt_access *acc)
 {
 	enum mt_result res = (enum mt_result)__atomic_load_n(&acc->result,
 	    __ATOMIC_RELAXED);
-	struct mt__finishing self = { NULL, pthread_self() }, **pp;
-	struct mt_space *sp = acc->sp;
+	struct mt_space *sp = acc->counted ? acc->sp : NULL;
+
+	acc->done(acc->arg, res);		/* may free acc */
+	if (sp != NULL)
+		uncount(sp);
+}
+
+/*
+ * Nothing is left of an access but to call its done.  If this thread is in
+ * one of that space already, it is called when that has returned: a done may
+ * submit the next access, which may be over at once, and so on without end.
+ * Until then it is in flight, for those who drain and destroy.
+ */
+static void
+finish(struct mt_access *acc)
+{
+	struct finishing self, *f;
 
 	clean(acc);
-	if (!acc->counted) {
-		acc->done(acc->arg, res);
+	if (acc->sp == NULL) {
+		call_done(acc);			/* ours: see wake() */
 		return;
 	}
-	pthread_mutex_lock(&sp->defer_lock);
-	self.next = sp->finishing;
-	sp->finishing = &self;
-	pthread_mutex_unlock(&sp->defer_lock);
-	acc->done(acc->arg, res);		/* may free acc */
-	pthread_mutex_lock(&sp->defer_lock);
-	for (pp = &sp->finishing; *pp != &self; pp = &(*pp)->next)
-		;
-	*pp = self.next;
-	uncount_locked(sp);
-	pthread_mutex_unlock(&sp->defer_lock);
+	if ((f = my_finishing(acc->sp)) != NULL) {
+		count(acc);
+		*f->last = acc;
+		f->last = &acc->next;
+		return;
+	}
+	self = (struct finishing){ innermost, acc->sp, acc, &acc->next };
+	innermost = &self;
+	while ((acc = self.first) != NULL) {
+		if ((self.first = acc->next) == NULL)
+			self.last = &self.first;
+		call_done(acc);
+	}
+	innermost = self.outer;
 }
 
 /* Is that the last one? */
@@ -170,12 +216,7 @@ mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
 			memset(buf, 0, len);
 		return (MT_DEVICE);
 	}
-	if (!acc->counted && acc->sp != NULL) {
-		pthread_mutex_lock(&acc->sp->defer_lock);
-		acc->sp->naccesses++;
-		pthread_mutex_unlock(&acc->sp->defer_lock);
-		acc->counted = true;
-	}
+	count(acc);
 	piece->data = NULL;
 	piece->access = acc;
 	piece->region = mt_region_get(r);
@@ -336,7 +377,6 @@ mt_access_cancel(struct mt_access *acc)
 {
 	size_t i, n = __atomic_load_n(&acc->pending, __ATOMIC_RELAXED);
 	bool cancelled = false;
-	struct mt_space *sp;
 	struct mt_piece *p;
 
 	/* While we count as one, it does not end. */
@@ -356,29 +396,20 @@ mt_access_cancel(struct mt_access *acc)
 		return (false);
 	}
 	clean(acc);
-	sp = acc->sp;
-	pthread_mutex_lock(&sp->defer_lock);
-	uncount_locked(sp);
-	pthread_mutex_unlock(&sp->defer_lock);
+	uncount(acc->sp);
 	return (true);
 }
 
 int
 mt_access_drain(struct mt_space *sp)
 {
-	const struct mt__finishing *f;
-	bool deadlock = mt__reading();
-
-	pthread_mutex_lock(&sp->defer_lock);
-	for (f = sp->finishing; f != NULL; f = f->next)
-		deadlock = deadlock || pthread_equal(f->thread,
-		    pthread_self());
-	while (!deadlock && sp->naccesses != 0)
-		pthread_cond_wait(&sp->defer_idle, &sp->defer_lock);
-	pthread_mutex_unlock(&sp->defer_lock);
-	if (deadlock) {
+	if (mt__reading() || my_finishing(sp) != NULL) {
 		errno = EDEADLK;
 		return (-1);
 	}
+	pthread_mutex_lock(&sp->defer_lock);
+	while (sp->naccesses != 0)
+		pthread_cond_wait(&sp->defer_idle, &sp->defer_lock);
+	pthread_mutex_unlock(&sp->defer_lock);
 	return (0);
 }

@@ -43,15 +43,17 @@ struct mt_access {
 	size_t pending;			/* atomic: pieces, and who looks */
 	unsigned int result;		/* atomic */
 	bool counted;			/* in what the space has in flight */
+	struct mt_access *next;		/* whose done is called after ours */
 	struct mt_piece own[MT_ACCESS_PIECES];
 };
 
 /*
  * Read or write len bytes at addr, and have done(arg, result) called once
  * when all of it is over, on whatever thread ended it, which is this one,
- * before the call returns, if no region takes its time.  The access goes by
- * the view of now.  What regions with submit_buf have in it is in flight
- * together; there is no order among the parts.
+ * before the call returns, if no region takes its time.  On a thread that is
+ * in a done of this space it is called when that has returned: they are not
+ * nested.  The access goes by the view of now.  What regions with submit_buf
+ * have in it is in flight together; there is no order among the parts.
  *
  * Units:   len is bytes.
  * Owns:    acc and buf must stay until done is called, which may free or use

@@ -756,7 +756,6 @@ struct mt_space {
 	pthread_mutex_t defer_lock;
 	pthread_cond_t defer_idle;	/* with defer_lock: naccesses is 0 */
 	size_t naccesses;		/* defer_lock; in flight */
-	struct mt__finishing *finishing; /* defer_lock; calls of done */
 	/* bounce.c */
 	_Atomic(size_t) bounce_limit;	/* [a] */
 	_Atomic(size_t) bounce_used;	/* [a] */

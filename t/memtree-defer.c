@@ -380,6 +380,150 @@ test_drain(void)
 	end(w);
 }
 
+/*
+ * A done that submits the next access, and so on: each is over at once, and
+ * none is called on top of another.
+ */
+#define CHAIN		(T_TSAN ? 50000u : 1000000u)
+#define SMALL_STACK	((size_t)256 << 10)
+
+struct chain {
+	struct world *w;
+	struct mt_access *acc;		/* each frees it, and makes another */
+	mt_addr addr;
+	uint8_t buf[4];
+	unsigned int left, calls, in, bad;
+};
+
+static void
+chain_done(void *arg, enum mt_result res)
+{
+	struct chain *c = arg;
+
+	if (c->in++ != 0 || res != MT_OK)
+		c->bad++;
+	c->calls++;
+	free(c->acc);
+	c->acc = NULL;
+	if (c->left > 0) {
+		c->left--;
+		c->acc = malloc(sizeof(*c->acc));
+		must(c->acc != NULL);
+		must(mt_access_submit(c->w->sp, c->acc, c->addr, c->buf,
+		    sizeof(c->buf), false, MT_ATTRS_NONE, chain_done, c) == 0);
+	}
+	c->in--;
+}
+
+static void *
+chain_run(void *arg)
+{
+	struct chain *c = arg;
+
+	c->acc = malloc(sizeof(*c->acc));
+	must(c->acc != NULL);
+	must(mt_access_submit(c->w->sp, c->acc, c->addr, c->buf,
+	    sizeof(c->buf), false, MT_ATTRS_NONE, chain_done, c) == 0);
+	return (c->acc);
+}
+
+static void
+test_chain(void)
+{
+	static const mt_addr where[] = { 0x10, 0x1010 };
+	struct world *w = begin();
+	struct chain c;
+	pthread_attr_t attr;
+	pthread_t thread;
+	unsigned int i;
+	void *acc;
+
+	w->dev[0].at_once = true;
+	must(pthread_attr_init(&attr) == 0);
+	must(pthread_attr_setstacksize(&attr, SMALL_STACK) == 0);
+	for (i = 0; i < T_COUNT(where); i++) {
+		c = (struct chain){ .w = w, .addr = where[i], .left = CHAIN };
+		must(pthread_create(&thread, &attr, chain_run, &c) == 0);
+		pthread_join(thread, &acc);
+		ok(acc == NULL, "each done submits the next access%s",
+		    i == 0 ? "" : ", also of a quick device");
+		is_int(c.calls, CHAIN + 1, "and all are over with the first");
+		is_int(c.bad, 0, "none inside another");
+	}
+	pthread_attr_destroy(&attr);
+	works(mt_access_drain(w->sp), "nothing is in flight");
+	end(w);
+}
+
+/* What a done sees of the accesses that it submits, here and elsewhere. */
+struct nest {
+	struct world *w, *other;
+	struct mt_access acc[4];
+	struct outcome quick, quicker, elsewhere;
+	int calls, drained, destroyed;
+	bool cancelled;
+	char order[8];
+};
+
+static void
+nest_last(void *arg, enum mt_result res)
+{
+	struct nest *n = arg;
+
+	(void)res;
+	strcat(n->order, n->quick.calls == 1 && n->quicker.calls == 1 ?
+	    "d" : "?");
+}
+
+static void
+nest_done(void *arg, enum mt_result res)
+{
+	struct nest *n = arg;
+
+	(void)res;
+	strcat(n->order, "a");
+	must(submit(n->w, &n->acc[1], 0x1010, 4, false, &n->quick) == 0);
+	must(submit(n->w, &n->acc[2], 0x10, 4, false, &n->quicker) == 0);
+	must(mt_access_submit(n->w->sp, &n->acc[0], 0x10, n->w->buf, 4, false,
+	    MT_ATTRS_NONE, nest_last, n) == 0);
+	n->calls = n->quick.calls + n->quicker.calls;
+	n->cancelled = mt_access_cancel(&n->acc[1]);
+	n->drained = mt_access_drain(n->w->sp) == -1 ? errno : 0;
+	n->destroyed = mt_space_destroy(n->w->sp) == -1 ? errno : 0;
+	strcat(n->order, "b");
+	must(submit(n->other, &n->acc[3], 0x10, 4, false, &n->elsewhere) ==
+	    0);
+	must(mt_access_drain(n->other->sp) == 0);
+	strcat(n->order, n->elsewhere.calls == 1 ? "c" : "?");
+}
+
+static void
+test_nest(void)
+{
+	static const mt_addr where[] = { 0x20, 0x2020 };
+	struct nest n = { .w = begin(), .other = begin() };
+	unsigned int i;
+
+	n.w->dev[0].at_once = true;
+	for (i = 0; i < T_COUNT(where); i++) {
+		n.order[0] = '\0';
+		works(mt_access_submit(n.w->sp, &n.acc[0], where[i], n.w->buf,
+		    4, false, MT_ATTRS_NONE, nest_done, &n), "an access%s",
+		    i == 0 ? "" : " that ends later");
+		if (i == 1)
+			dev_do(&n.w->dev[1], 0);
+		is_str(n.order, "abcd", "what its done submits has its own "
+		    "called after that, in order, but at once elsewhere");
+		is_int(n.calls, 0, "not before");
+		ok(!n.cancelled, "when it is too late to cancel it");
+		is_int(n.drained, EDEADLK, "and waiting would be for ever");
+		is_int(n.destroyed, EBUSY, "though it keeps the space");
+	}
+	works(mt_access_drain(n.w->sp), "nothing is in flight");
+	end(n.other);
+	end(n.w);
+}
+
 /* The calls that wait: outside of their section, and by one view. */
 static void *
 blocking_read(void *arg)
@@ -522,6 +666,8 @@ main(void)
 	test_pins();
 	test_cancel();
 	test_drain();
+	test_chain();
+	test_nest();
 	test_wait();
 	test_threads();
 	return (done());
