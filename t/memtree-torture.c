@@ -572,6 +572,46 @@ submits(uint64_t *seed)
 	return (1);
 }
 
+struct leg {
+	struct mt_access acc;
+	unsigned int ndone;		/* what drain orders */
+	uint8_t buf[32];
+};
+
+static void
+leg_done(void *arg, enum mt_result res)
+{
+	struct leg *leg = arg;
+
+	check(res == MT_OK && is_swapped(leg->buf, leg->buf + 16, 16),
+	    "an access that is drained");
+	/* Whoever does not wait for our return gets past us. */
+	sched_yield();
+	leg->ndone++;
+}
+
+/* Several in flight in a space of their own, which then is idle. */
+static unsigned int
+drains(uint64_t *seed)
+{
+	static __thread struct leg legs[8];
+	size_t i, n = 1 + t_below(seed, T_COUNT(legs));
+	struct mt_space *own = t_space(root);
+
+	for (i = 0; i < n; i++) {
+		legs[i].ndone = 0;
+		check(mt_access_submit(own, &legs[i].acc, LATER + PAGE - 16,
+		    legs[i].buf, 32, false, MT_ATTRS_NONE, leg_done,
+		    &legs[i]) == 0, "submit");
+	}
+	check(mt_access_drain(own) == 0, "drain");
+	for (i = 0; i < n; i++)
+		check(legs[i].ndone == 1, "done is called before drain is "
+		    "over");
+	check(mt_space_destroy(own) == 0, "a space that is drained goes");
+	return (1);
+}
+
 /* --- a listener -------------------------------------------------------- */
 
 /* What there is, as it is told; under the writer lock. */
@@ -635,6 +675,7 @@ static struct thread {
 	{ .name = "waits", .run = waits },
 	{ .name = "submits", .run = submits },
 	{ .name = "submits", .run = submits },
+	{ .name = "drains", .run = drains },
 };
 
 static void *
