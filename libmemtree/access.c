@@ -137,6 +137,18 @@ iommu_access(struct mt__reader *rd, const struct mt__hit *hit, uint8_t *buf,
 	return (len);
 }
 
+/*
+ * Does an access go over pages of an IOMMU?  Then only the walk over all of
+ * its answers can have in flight together what regions behind them defer.  Not
+ * that of a single value: behind one answer that is put together at once, and
+ * so has to be there.
+ */
+static inline bool
+goes_over_pages(const struct mt__reader *rd, mt_addr addr, size_t len)
+{
+	return (rd->access == NULL && len > 8 && len > 4096 - addr % 4096);
+}
+
 enum mt_result
 mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
     bool is_write, struct mt_attrs attrs)
@@ -160,8 +172,9 @@ mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
 			step = mt__device_access(rd, &hit, p, len, is_write,
 			    attrs, &res);
 		} else if (mt__is_iommu(&hit)) {
-			step = iommu_access(rd, &hit, p, step, is_write,
-			    attrs, &res);
+			step = goes_over_pages(rd, addr, len) ? 0 :
+			    iommu_access(rd, &hit, p, step, is_write, attrs,
+			    &res);
 		} else {
 			if (hit.span == NULL)
 				step = hole_size(&hit, addr, len);
@@ -171,6 +184,12 @@ mt__access(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
 			    MT_DENIED : MT_DECODE;
 			if (!is_write)
 				memset(p, 0, step);
+		}
+		if (step == 0) {
+			/* All that is deferred from here on goes together. */
+			res |= mt__defer_walk(rd, addr, p, len, is_write,
+			    attrs);
+			break;
 		}
 		p += step;
 		len -= step;

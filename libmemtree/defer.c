@@ -93,7 +93,8 @@ clean(struct mt_access *acc)
 		mt_region_put(p->region);
 		free(p);
 	}
-	if (acc->pieces != acc->own)
+	/* Those of a sleeper are its own. */
+	if (acc->pieces != acc->own && acc->sp != NULL)
 		free(acc->pieces);
 }
 
@@ -169,6 +170,85 @@ drop(struct mt_access *acc)
 	return (__atomic_sub_fetch(&acc->pending, 1, __ATOMIC_ACQ_REL) == 0);
 }
 
+/* --- waiting ------------------------------------------------------------- */
+
+#define AT_ONCE		32
+
+/*
+ * A blocking access, on the stack of who waits; it is of no space.  It has
+ * room for so many pieces in flight, and so never has to allocate some.
+ */
+struct sleeper {
+	struct mt_access acc;
+	struct mt_piece pieces[AT_ONCE];
+	pthread_mutex_t lock;
+	pthread_cond_t cond;		/* with lock: done was set */
+	bool done;			/* lock */
+};
+
+static void
+wake(void *arg, enum mt_result res)
+{
+	struct sleeper *s = arg;
+
+	(void)res;
+	/* The sleeper goes on, and the lock goes, once that is free. */
+	pthread_mutex_lock(&s->lock);
+	s->done = true;
+	pthread_cond_signal(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+static void
+sleep_until_done(struct mt__reader *rd, struct sleeper *s)
+{
+	mt__reader_pause(rd);
+	pthread_mutex_lock(&s->lock);
+	while (!s->done)
+		pthread_cond_wait(&s->cond, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+	mt__reader_resume(rd);
+}
+
+/* Wait until all that has begun is over.  Nobody wakes s before the drop. */
+static void
+settle(struct mt__reader *rd, struct sleeper *s)
+{
+	if (s->acc.npieces == 0)
+		return;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->cond, NULL);
+	s->done = false;
+	if (drop(&s->acc))
+		clean(&s->acc);
+	else
+		sleep_until_done(rd, s);
+	pthread_cond_destroy(&s->cond);
+	pthread_mutex_destroy(&s->lock);
+	s->acc.npieces = 0;
+	s->acc.pending = 1;
+}
+
+enum mt_result
+mt__defer_walk(struct mt__reader *rd, mt_addr addr, void *buf, size_t len,
+    bool is_write, struct mt_attrs attrs)
+{
+	struct sleeper s;
+	enum mt_result res;
+
+	prepare(&s.acc, NULL, wake, &s);
+	s.acc.pieces = s.pieces;
+	s.acc.room = AT_ONCE;
+	rd->access = &s.acc;
+	res = mt__access(rd, addr, buf, len, is_write, attrs);
+	rd->access = NULL;
+	settle(rd, &s);
+	return (res | (enum mt_result)__atomic_load_n(&s.acc.result,
+	    __ATOMIC_RELAXED));
+}
+
+/* --- beginning and ending ------------------------------------------------ */
+
 /* A piece is over; not yet counted as such. */
 static void
 end_piece(struct mt_piece *piece, enum mt_result res)
@@ -198,13 +278,16 @@ new_piece(struct mt_access *acc)
 }
 
 enum mt_result
-mt__defer_begin(struct mt_access *acc, const struct mt__hit *hit, void *buf,
+mt__defer_begin(struct mt__reader *rd, const struct mt__hit *hit, void *buf,
     size_t len, bool is_write, struct mt_attrs attrs)
 {
 	struct mt_region *r = hit->span->region;
+	struct mt_access *acc = rd->access;
 	struct mt_piece *piece;
 	struct mt__inside in;
 
+	if (acc->sp == NULL && acc->npieces == acc->room)
+		settle(rd, acc->arg);
 	if (!mt__enter(r, &in)) {
 		if (!is_write)
 			memset(buf, 0, len);
@@ -237,54 +320,6 @@ mt_access_complete(struct mt_piece *piece, enum mt_result res)
 	end_piece(piece, res);
 	if (drop(acc))
 		finish(acc);
-}
-
-/* --- waiting ------------------------------------------------------------- */
-
-struct sleeper {
-	pthread_mutex_t lock;
-	pthread_cond_t cond;		/* with lock: done was set */
-	enum mt_result result;		/* lock */
-	bool done;			/* lock */
-};
-
-static void
-wake(void *arg, enum mt_result res)
-{
-	struct sleeper *s = arg;
-
-	/* The sleeper returns, and s goes, once the lock is free. */
-	pthread_mutex_lock(&s->lock);
-	s->result = res;
-	s->done = true;
-	pthread_cond_signal(&s->cond);
-	pthread_mutex_unlock(&s->lock);
-}
-
-enum mt_result
-mt__defer_wait(struct mt__reader *rd, const struct mt__hit *hit, void *buf,
-    size_t len, bool is_write, struct mt_attrs attrs)
-{
-	struct sleeper s = { PTHREAD_MUTEX_INITIALIZER,
-	    PTHREAD_COND_INITIALIZER, MT_OK, false };
-	struct mt_access acc;
-
-	prepare(&acc, NULL, wake, &s);
-	__atomic_fetch_or(&acc.result, (unsigned int)mt__defer_begin(&acc, hit,
-	    buf, len, is_write, attrs), __ATOMIC_RELAXED);
-	if (drop(&acc))
-		finish(&acc);
-	else {
-		mt__reader_pause(rd);
-		pthread_mutex_lock(&s.lock);
-		while (!s.done)
-			pthread_cond_wait(&s.cond, &s.lock);
-		pthread_mutex_unlock(&s.lock);
-		mt__reader_resume(rd);
-	}
-	pthread_cond_destroy(&s.cond);
-	pthread_mutex_destroy(&s.lock);
-	return (s.result);
 }
 
 /* --- submitting ---------------------------------------------------------- */

@@ -248,27 +248,29 @@ device_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,
 }
 
 /*
- * A buffer for a device, which it may complete later.  What has been read by
- * one that failed is zeroed: nothing of ours must pass for it.
+ * Does a region complete its part later?  One that can do it at once, too, does
+ * so for who waits.
+ */
+static bool
+defers(const struct mt__reader *rd, const struct mt_region *r, bool is_write)
+{
+	return (r->ops->submit_buf != NULL &&
+	    ((is_write ? r->ops->write_buf == NULL : r->ops->read_buf == NULL) ||
+	    (rd->access != NULL && rd->access->sp != NULL)));
+}
+
+/*
+ * A buffer for a device.  What has been read by one that failed is zeroed:
+ * nothing of ours must pass for it.
  */
 static __attribute__((noinline)) enum mt_result
-device_buf(struct mt__reader *rd, const struct mt__hit *hit, uint8_t *buf,
-    size_t len, bool is_write, struct mt_attrs attrs)
+device_buf(const struct mt__hit *hit, uint8_t *buf, size_t len, bool is_write,
+    struct mt_attrs attrs)
 {
 	const struct mt_region *r = hit->span->region;
+	enum mt_result res = MT_DENIED;
 	struct mt__inside in;
-	enum mt_result res;
 
-	if (r->ops->submit_buf != NULL) {
-		if (rd->access != NULL)
-			return (mt__defer_begin(rd->access, hit, buf, len,
-			    is_write, attrs));
-		if (is_write ? r->ops->write_buf == NULL :
-		    r->ops->read_buf == NULL)
-			return (mt__defer_wait(rd, hit, buf, len, is_write,
-			    attrs));
-	}
-	res = MT_DENIED;
 	if (mt__enter(r, &in)) {
 		res = is_write ?
 		    r->ops->write_buf(r->arg, hit->off, buf, len, attrs) :
@@ -288,7 +290,13 @@ mt__device_access(struct mt__reader *rd, struct mt__hit *hit, uint8_t *buf,
 	unsigned int step;
 
 	if (done != 0) {
-		*res |= device_buf(rd, hit, buf, done, is_write, attrs);
+		if (!defers(rd, hit->span->region, is_write))
+			*res |= device_buf(hit, buf, done, is_write, attrs);
+		else if (rd->access != NULL)
+			*res |= mt__defer_begin(rd, hit, buf, done, is_write,
+			    attrs);
+		else
+			return (0);
 		return (done);
 	}
 	for (;;) {

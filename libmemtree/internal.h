@@ -796,7 +796,7 @@ void	mt__lookup(const struct mt_view *v, mt_addr addr, bool is_write,
 struct mt__reader {
 	struct mt_topology *topology;
 	struct mt_view *view;
-	struct mt_access *access;	/* to be submitted; NULL: it waits */
+	struct mt_access *access;	/* what is in flight is of; or NULL */
 	struct mt__reader *outer;	/* whose translation led here */
 	bool kept;			/* view stays without the section */
 	bool put;			/* by a reference of ours */
@@ -899,7 +899,8 @@ mt__is_device(const struct mt__hit *hit, bool is_write, struct mt_attrs attrs)
 
 /*
  * What of an access is a device's: in one call, or step by step to the end of
- * the section or, as QEMU does, past it.  Returns how much that was.
+ * the section or, as QEMU does, past it.  Returns how much that was; 0: it
+ * defers, and rd has no access that it could be in flight with.
  */
 size_t	mt__device_access(struct mt__reader *rd, struct mt__hit *hit,
 	    uint8_t *buf, size_t len, bool is_write, struct mt_attrs attrs,
@@ -921,13 +922,16 @@ size_t	mt__device_valid(const struct mt__hit *hit, mt_addr addr, size_t len,
 void	mt__defer_init(struct mt_space *sp);
 void	mt__defer_fini(struct mt_space *sp);
 bool	mt__defer_idle(struct mt_space *sp);
-/* Submit to the region at hit its part of acc, or of an access that waits. */
-enum mt_result mt__defer_begin(struct mt_access *acc,
+/* Submit to the region at hit its part of rd->access. */
+enum mt_result mt__defer_begin(struct mt__reader *rd,
 	    const struct mt__hit *hit, void *buf, size_t len, bool is_write,
 	    struct mt_attrs attrs);
-enum mt_result mt__defer_wait(struct mt__reader *rd,
-	    const struct mt__hit *hit, void *buf, size_t len, bool is_write,
-	    struct mt_attrs attrs);
+/*
+ * The rest of a blocking access, from where the first region defers: all that
+ * do are given their parts, and waited for once.
+ */
+enum mt_result mt__defer_walk(struct mt__reader *rd, mt_addr addr, void *buf,
+	    size_t len, bool is_write, struct mt_attrs attrs);
 
 /* --- dma.c --------------------------------------------------------------- */
 

@@ -524,50 +524,211 @@ test_nest(void)
 	end(n.w);
 }
 
-/* The calls that wait: outside of their section, and by one view. */
-static void *
-blocking_read(void *arg)
-{
-	struct world *w = arg;
+/* A call that waits, on a thread of its own. */
+struct blocked {
+	struct world *w;
+	enum { READ, WRITE, SET, LOAD, MAP } what;
+	mt_addr addr;
+	size_t len;
+	uint64_t val;
+	struct mt_mapping map;
+	enum mt_result res;
+	pthread_t thread;
+};
 
-	return ((void *)(uintptr_t)mt_space_read(w->sp, 0x1800, w->buf,
-	    0x1000, MT_ATTRS_NONE));
+static void *
+block(void *arg)
+{
+	struct blocked *b = arg;
+	struct mt_space *sp = b->w->sp;
+
+	switch (b->what) {
+	case READ:
+		b->res = mt_space_read(sp, b->addr, b->w->buf, b->len,
+		    MT_ATTRS_NONE);
+		break;
+	case WRITE:
+		b->res = mt_space_write(sp, b->addr, b->w->buf, b->len,
+		    MT_ATTRS_NONE);
+		break;
+	case SET:
+		b->res = mt_space_set(sp, b->addr, 9, b->len, MT_ATTRS_NONE);
+		break;
+	case LOAD:
+		b->res = mt_space_load(sp, b->addr, (unsigned int)b->len,
+		    MT_BIG, &b->val, MT_ATTRS_NONE);
+		break;
+	case MAP:
+		b->res = mt_dma_map(sp, b->addr, b->len, MT_DMA_READ,
+		    MT_ATTRS_NONE, &b->map) == 0 ? b->map.result : MT_DENIED;
+		break;
+	}
+	return (NULL);
 }
 
-static void
+/* A device is given something to do, soon. */
+static bool
 await(struct dev *d)
 {
+	int64_t end_ms = t_now_ms() + 10000;
 	bool there = false;
 
-	while (!there) {
+	while (!there && t_now_ms() < end_ms) {
 		pthread_mutex_lock(&d->lock);
 		there = d->slots[0].piece != NULL;
 		pthread_mutex_unlock(&d->lock);
 		usleep(1000);
 	}
+	return (there);
 }
 
+/* Begin a call that then is in the first n devices at once. */
+static void
+blocks(struct blocked *b, unsigned int n, const char *what)
+{
+	unsigned int i, there = 0;
+
+	must(pthread_create(&b->thread, NULL, block, b) == 0);
+	for (i = 0; i < n && await(&b->w->dev[i]); i++)
+		there++;
+	is_int(there, n, "%s is in flight in all that defer", what);
+	/* One that goes from one to the next has to come to its end, too. */
+	for (; there < n; there++) {
+		dev_do(&b->w->dev[there - 1], 0);
+		must(await(&b->w->dev[there]));
+	}
+}
+
+static enum mt_result
+unblocked(struct blocked *b)
+{
+	pthread_join(b->thread, NULL);
+	return (b->res);
+}
+
+static void
+test_together(void)
+{
+	struct world *w = begin();
+	struct blocked b = { .w = w, .what = READ, .addr = 0x800,
+	    .len = 0x4000 };
+
+	blocks(&b, 3, "a read that waits");
+	works(mt_topology_sync(w->t), "and is not waited for");
+	dev_do(&w->dev[2], 0);
+	w->dev[1].answer = MT_DEVICE;
+	dev_do(&w->dev[1], 0);
+	w->dev[0].answer = MT_DENIED;
+	dev_do(&w->dev[0], 0);
+	is_int(unblocked(&b), MT_DEVICE | MT_DENIED,
+	    "it has the results of all");
+	is_hex(w->buf[0x800] | w->buf[0x17ff] | w->buf[0x1800] |
+	    w->buf[0x27ff], 0, "zeros for the errors");
+	is_mem(w->buf + 0x2800, w->dev[2].bytes, 0x1000, "and the bytes");
+	is_hex(w->buf[0x3fff], 0x77, "also of memory behind them");
+	w->dev[0].answer = w->dev[1].answer = MT_OK;
+
+	b = (struct blocked){ .w = w, .what = WRITE, .addr = 0x1ff0,
+	    .len = 0x20 };
+	memset(w->buf, 0x33, 0x20);
+	blocks(&b, 2, "a write");
+	ok(dev_do(&w->dev[1], 0) && dev_do(&w->dev[0], 0),
+	    "which may end in the last first");
+	is_int(unblocked(&b), MT_OK, "it is over with all of them");
+	ok(w->dev[0].bytes[0xff0] == 0x33 && w->dev[1].bytes[0xf] == 0x33 &&
+	    w->dev[1].bytes[0x10] != 0x33, "and has written what it is to");
+
+	b = (struct blocked){ .w = w, .what = LOAD, .addr = 0x1ffc,
+	    .len = 8 };
+	memcpy(w->dev[0].bytes + 0xffc, "\1\2\3\4", 4);
+	memcpy(w->dev[1].bytes, "\5\6\7\10", 4);
+	blocks(&b, 2, "a value");
+	dev_do(&w->dev[1], 0);
+	dev_do(&w->dev[0], 0);
+	is_int(unblocked(&b), MT_OK, "it is there");
+	is_hex(b.val, 0x0102030405060708, "when all of its bytes are");
+
+	b = (struct blocked){ .w = w, .what = MAP, .addr = 0x1800,
+	    .len = 0x1000 };
+	blocks(&b, 2, "the filling of a bounce buffer");
+	dev_do(&w->dev[1], 0);
+	dev_do(&w->dev[0], 0);
+	is_int(unblocked(&b), MT_OK, "is over");
+	is_mem(b.map.ptr, w->dev[0].bytes + 0x800, 0x800, "with the bytes");
+	is_mem((uint8_t *)b.map.ptr + 0x800, w->dev[1].bytes, 0x800,
+	    "of both");
+	works(mt_dma_unmap(&b.map, 0), "unmap");
+	end(w);
+}
+
+/* How many pieces a device has been given, soon so many. */
+static unsigned int
+await_number(struct dev *d, unsigned int want)
+{
+	int64_t end_ms = t_now_ms() + 10000;
+	unsigned int n = 0;
+
+	while (n < want && t_now_ms() < end_ms) {
+		pthread_mutex_lock(&d->lock);
+		n = d->n;
+		pthread_mutex_unlock(&d->lock);
+		usleep(1000);
+	}
+	return (n);
+}
+
+/* More pieces than can be in flight for one who waits. */
+#define MANY	40
+
+static void
+test_many(void)
+{
+	struct world *w = begin();
+	struct blocked b = { .w = w, .what = READ, .addr = 0x8000,
+	    .len = MANY * 0x10 };
+	pthread_t worker;
+	unsigned int i, wrong = 0;
+
+	/* Each shows what the next one does not go on with. */
+	for (i = 0; i < MANY; i++)
+		t_add(w->root, 0x8000 + i * 0x10, 0, t_alias(w->t, "part",
+		    w->io[0], i * 0x20, 0x10));
+	must(pthread_create(&b.thread, NULL, block, &b) == 0);
+	is_int(await_number(&w->dev[0], 32), 32, "up to 32 parts are in "
+	    "flight for one who waits");
+	must(pthread_create(&worker, NULL, dev_run, &w->dev[0]) == 0);
+	is_int(unblocked(&b), MT_OK, "the others follow");
+	for (i = 0; i < MANY; i++)
+		wrong += memcmp(w->buf + i * 0x10, w->dev[0].bytes + i * 0x20,
+		    0x10) != 0;
+	is_int(wrong, 0, "and each is in its place");
+	is_int(w->dev[0].n, MANY, "once");
+	dev_stop(&w->dev[0], worker);
+	end(w);
+}
+
+/* The calls that wait: outside of their section, and by one view. */
 static void
 test_wait(void)
 {
 	struct world *w = begin();
+	struct blocked b = { .w = w, .what = SET, .addr = 0x1e00,
+	    .len = 0x400 };
 	struct mt_mapping map;
 	struct mt_cache c;
-	pthread_t thread, worker;
+	pthread_t worker;
 	uint64_t val;
-	void *res;
 
-	must(pthread_create(&thread, NULL, blocking_read, w) == 0);
-	await(&w->dev[0]);
+	must(pthread_create(&b.thread, NULL, block, &b) == 0);
+	must(await(&w->dev[0]));
 	must(mt_region_del(w->io[1]) == 0);
-	works(mt_topology_sync(w->t), "a read that waits is not waited for");
+	works(mt_topology_sync(w->t), "one that waits is not waited for");
 	dev_do(&w->dev[0], 0);
-	await(&w->dev[1]);
+	ok(await(&w->dev[1]), "and goes on");
 	dev_do(&w->dev[1], 0);
-	pthread_join(thread, &res);
-	is_int((uintptr_t)res, MT_OK, "and goes on");
-	is_mem(w->buf, w->dev[0].bytes + 0x800, 0x800, "with what was there");
-	is_mem(w->buf + 0x800, w->dev[1].bytes, 0x800, "before");
+	is_int(unblocked(&b), MT_OK, "to its end");
+	ok(w->dev[0].bytes[0xfff] == 9 && w->dev[1].bytes[0] == 9 &&
+	    w->dev[1].bytes[0x1ff] == 9, "with what was there before");
 
 	must(pthread_create(&worker, NULL, dev_run, &w->dev[0]) == 0);
 	is_int(mt_space_store(w->sp, 0x1010, 4, MT_BIG, 0x01020304,
@@ -668,6 +829,8 @@ main(void)
 	test_drain();
 	test_chain();
 	test_nest();
+	test_together();
+	test_many();
 	test_wait();
 	test_threads();
 	return (done());

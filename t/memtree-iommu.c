@@ -662,6 +662,20 @@ later_change(void *arg)
 	return (NULL);
 }
 
+/* Ends four pieces, once all of them have begun. */
+static void *
+later_all(void *arg)
+{
+	struct later *l = arg;
+	unsigned int i;
+
+	while (__atomic_load_n(&l->n, __ATOMIC_ACQUIRE) < 4)
+		sched_yield();
+	for (i = 4; i-- > 0;)
+		later_do(l, i);
+	return (NULL);
+}
+
 static void
 test_later(void)
 {
@@ -702,6 +716,14 @@ test_later(void)
 	is_int(res, -1, "and nobody told");
 	works(mt_access_drain(w.bus), "nothing is left");
 
+	/* The same, by one who waits. */
+	l.n = 0;
+	must(pthread_create(&thread, NULL, later_all, &l) == 0);
+	is_int(rd(&w, BUS, buf, 4 * PAGE), MT_OK, "a reader that waits");
+	pthread_join(thread, NULL);
+	ok(buf[0] == 1 && buf[PAGE] == 2 && buf[3 * PAGE] == 4,
+	    "waits for all pieces at once");
+
 	/* Both views that a reader is in stay while it waits. */
 	l.n = 0;
 	set(&w.iommu, 0, w.mem, 0x50000, 0x1fff, RD);
@@ -716,6 +738,18 @@ test_later(void)
 	ok(buf[0] == 1 && buf[PAGE] == 9 && buf[2 * PAGE] == 5,
 	    "with what it waited for");
 	is_int(rd(&w, BUS, buf, 1), MT_DECODE, "while others see the new one");
+
+	/* A value waits for each translation, so this one goes on after it. */
+	l.n = 0;
+	must(mt_region_set_enabled(w.io, true) == 0);
+	must(mt_region_set_enabled(w.mem_root, true) == 0);
+	set(&w.iommu, 1, w.mem, 0x50000, 0xfff, RD);
+	must(pthread_create(&thread, NULL, later_change, args) == 0);
+	is_int(rd(&w, BUS + 2 * PAGE - 4, buf, 8), MT_OK,
+	    "also one that goes on to the next page");
+	pthread_join(thread, NULL);
+	ok(buf[0] == 1 && buf[3] == 1 && buf[4] == 5 && buf[7] == 5,
+	    "with what is there");
 	end(&w);
 }
 
