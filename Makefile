@@ -68,6 +68,7 @@ MT_SRCS		= \
 	libmemtree/iommu-notify.c \
 	libmemtree/ioeventfd.c \
 	libmemtree/listener.c \
+	libmemtree/loop.c \
 	libmemtree/pin.c \
 	libmemtree/ram.c \
 	libmemtree/reclaim.c \

@@ -311,6 +311,7 @@ struct mt__rare {
 	struct mt_region *target;	/* [I] of an alias, counted */
 	LIST_ENTRY(mt__rare) alias;	/* [t] in the target's aliases */
 	LIST_HEAD(, mt__rare) aliases;	/* [t] whose target this is */
+	struct mt__rare *todo;		/* [t] next to be looked at by a walk */
 	struct mt__iommu *iommu;	/* [I] of an IOMMU */
 	struct mt_guard *guard;		/* [I] once set; or NULL */
 	pthread_mutex_t *lock;		/* [I] once set; or NULL */
@@ -440,6 +441,11 @@ mt__region_is_ram(const struct mt_region *r)
 {
 	return (r->kind == MT_RAM || r->kind == MT_ROM);
 }
+
+/* --- loop.c -------------------------------------------------------------- */
+
+/* Would child show itself as a subregion of parent, which it has not yet? */
+bool	mt__makes_loop(struct mt_region *parent, struct mt_region *child);
 
 /* --- children.c ---------------------------------------------------------- */
 

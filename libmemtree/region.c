@@ -530,29 +530,6 @@ refuse(struct mt_region *r, int error)
 	return (-1);
 }
 
-/*
- * Can needle be reached from r, as a subregion or through an alias?  The
- * stamp keeps the walk linear when regions are shown many times.
- */
-static bool
-reaches(struct mt_region *r, const struct mt_region *needle, uint64_t stamp)
-{
-	struct mt_region *child;
-
-	for (; r != NULL; r = mt__target_of(r)) {
-		if (r == needle)
-			return (true);
-		if (r->visited == stamp)
-			return (false);
-		r->visited = stamp;
-		for (child = mt__children_first(r); child != NULL;
-		    child = mt__children_next(child))
-			if (reaches(child, needle, stamp))
-				return (true);
-	}
-	return (false);
-}
-
 int
 mt_region_add(struct mt_region *parent, struct mt_region *child, mt_addr off,
     int prio)
@@ -568,7 +545,7 @@ mt_region_add(struct mt_region *parent, struct mt_region *child, mt_addr off,
 		return (-1);
 	if (child->state.parent != NULL)
 		return (refuse(child, EBUSY));
-	if (reaches(child, parent, ++t->visit))
+	if (mt__makes_loop(parent, child))
 		return (refuse(child, ELOOP));
 	state = child->state;
 	state.parent = parent;

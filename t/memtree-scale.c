@@ -12,6 +12,8 @@
 
 #define SECTIONS	200000u
 #define STEP		0x2000u
+/* What may be between two costs; to look at all would be thousands of times. */
+#define ABOUT		50
 
 static unsigned int adds, dels;
 
@@ -38,23 +40,48 @@ now_ns(void)
 	return ((uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec);
 }
 
-/* The best of a few rounds of toggling r, in ns a commit. */
+/* The best of a few rounds of a change to r that is taken back, in ns. */
 static uint64_t
-toggle_cost(struct mt_region *r)
+cost(void (*change)(struct mt_region *r, struct mt_region *other),
+    struct mt_region *r, struct mt_region *other)
 {
 	uint64_t best = UINT64_MAX, t;
 	int i, round;
 
 	for (round = 0; round < 20; round++) {
 		t = now_ns();
-		for (i = 0; i < 20; i++)
-			must(mt_region_set_enabled(r, i & 1) == 0);
-		t = (now_ns() - t) / 20;
+		for (i = 0; i < 10; i++)
+			change(r, other);
+		t = (now_ns() - t) / 10;
 		if (t < best)
 			best = t;
 	}
 	return (best);
 }
+
+static void
+toggle(struct mt_region *r, struct mt_region *other)
+{
+	(void)other;
+	must(mt_region_set_enabled(r, false) == 0);
+	must(mt_region_set_enabled(r, true) == 0);
+}
+
+static void
+place(struct mt_region *r, struct mt_region *parent)
+{
+	must(mt_region_add(parent, r, 0, 0) == 0);
+	must(mt_region_move(r, 0x800) == 0);
+	must(mt_region_del(r) == 0);
+}
+
+#define is_about(large, small, ...) do {				\
+	uint64_t l_ = (large), s_ = (small);				\
+									\
+	if (!ok(l_ < s_ * ABOUT, __VA_ARGS__))				\
+		diag("%lu ns and %lu ns", (unsigned long)l_,		\
+		    (unsigned long)s_);					\
+} while (0)
 
 /* n windows onto one page of RAM, with holes between them. */
 static struct mt_region *
@@ -77,6 +104,34 @@ fill(struct mt_topology *t, struct mt_region *ram, unsigned int n,
 	return (root);
 }
 
+/* Where a region is put is looked at, and not all that is in it. */
+static void
+test_place(struct mt_topology *t, struct mt_region *small,
+    struct mt_region *large, struct mt_region *ram)
+{
+	struct mt_region *page = t_container(t, "page", 0x1000);
+	struct mt_region *nowhere = t_container(t, "nowhere", 0x1000);
+	struct mt_region *few = t_alias(t, "few", small, 0, 0x1000);
+	struct mt_region *many = t_alias(t, "many", large, 0, 0x1000);
+	struct mt_region *patch = t_container(t, "patch", 0x1000);
+	struct mt_space *sp = t_space(page);
+
+	is_about(cost(place, many, page), cost(place, few, page),
+	    "an alias is placed, moved and taken without its target");
+	is_about(cost(place, many, nowhere), cost(place, few, nowhere),
+	    "also where nobody sees it");
+	must(mt_region_set_enabled(patch, false) == 0);
+	is_about(cost(place, patch, ram), cost(place, patch, page),
+	    "what shows nothing is placed in what is shown often as elsewhere");
+
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(patch);
+	mt_region_put(many);
+	mt_region_put(few);
+	mt_region_put(nowhere);
+	mt_region_put(page);
+}
+
 int
 main(void)
 {
@@ -85,7 +140,7 @@ main(void)
 	struct mt_region *small_root, *root, *in_small, *in_large, *lonely;
 	struct mt_space *small, *large;
 	struct mt_listener l = { .add = count_add, .del = count_del };
-	uint64_t few, many, none;
+	uint64_t few, none;
 	uint8_t byte;
 	unsigned int i, wrong = 0;
 
@@ -110,16 +165,13 @@ main(void)
 	ok(adds == 1 && dels == 1, "one that goes and comes is told once");
 	must(mt_listener_unregister(&l) == 0);
 
-	few = toggle_cost(in_small);
-	many = toggle_cost(in_large);
+	few = cost(toggle, in_small, NULL);
+	is_about(cost(toggle, in_large, NULL), few,
+	    "a change costs what it changes, not the map");
 	lonely = t_ram(t, "lonely", 0x1000);
-	none = toggle_cost(lonely);
-	diag("a toggle among 16: %lu ns, among %u: %lu ns, nowhere: %lu ns",
-	    (unsigned long)few, SECTIONS, (unsigned long)many,
-	    (unsigned long)none);
-	/* A render of all would be thousands of times as much. */
-	ok(many < few * 50, "a change costs what it changes, not the map");
+	none = cost(toggle, lonely, NULL);
 	ok(none <= few, "and next to nothing where nobody sees it");
+	test_place(t, small_root, root, ram);
 
 	mt_region_put(lonely);
 	mt_region_put(in_small);

@@ -529,6 +529,106 @@ bench_toggle(size_t n)
 	return (b_measure(toggle, enable_all, world(n)));
 }
 
+/* Changes in pairs, so that all is as before when a round ends. */
+static void
+take_and_put(void *arg, size_t iters)
+{
+	struct world *w = arg;
+	size_t i, slot;
+	struct mt_region *r;
+
+	for (i = 0; i < iters; i += 2) {
+		slot = w->order[i / 2 & (NADDRS - 1)];
+		r = mt_region_get(w->slots[slot]);
+		expect(mt_region_del(r) == 0, "mt_region_del");
+		expect(mt_region_add(w->root, r, slot * SLOT, 0) == 0,
+		    "mt_region_add");
+		mt_region_put(r);
+	}
+}
+
+/* Over a neighbour, and back. */
+static void
+move(void *arg, size_t iters)
+{
+	struct world *w = arg;
+	size_t i, slot;
+
+	for (i = 0; i < iters; i += 2) {
+		slot = w->order[i / 2 & (NADDRS - 1)];
+		expect(mt_region_move(w->slots[slot], (slot ^ 1) * SLOT) == 0,
+		    "mt_region_move");
+		expect(mt_region_move(w->slots[slot], slot * SLOT) == 0,
+		    "mt_region_move");
+	}
+}
+
+static void
+settle(void *arg)
+{
+	struct world *w = arg;
+
+	expect(mt_topology_sync(w->t) == 0, "mt_topology_sync");
+}
+
+static double
+bench_add(size_t n)
+{
+	return (b_measure(take_and_put, settle, world(n)));
+}
+
+static double
+bench_move(size_t n)
+{
+	return (b_measure(move, settle, world(n)));
+}
+
+/* A page that shows a page of a large map, or does not. */
+struct window {
+	struct world *w;
+	struct mt_region *page;
+	struct mt_region *alias;
+};
+
+static void
+add_window(void *arg, size_t iters)
+{
+	struct window *win = arg;
+	size_t i;
+
+	for (i = 0; i < iters; i += 2) {
+		expect(mt_region_add(win->page, win->alias, 0, 0) == 0,
+		    "mt_region_add");
+		expect(mt_region_del(win->alias) == 0, "mt_region_del");
+	}
+}
+
+static void
+settle_window(void *arg)
+{
+	settle(((struct window *)arg)->w);
+}
+
+static double
+bench_add_window(size_t n)
+{
+	struct window win = { .w = world(n) };
+	struct mt_space *sp;
+	double ns;
+
+	win.page = mt_region_create_container(win.w->t, "page", MT_SIZE(SLOT));
+	win.alias = mt_region_create_alias(win.w->t, "window", win.w->root, 0,
+	    MT_SIZE(SLOT));
+	if (win.page == NULL || win.alias == NULL ||
+	    (sp = mt_space_create(win.page, "page")) == NULL)
+		err(1, "cannot make a window");
+	ns = b_measure(add_window, settle_window, &win);
+	mt_space_destroy(sp);
+	mt_region_put(win.alias);
+	mt_region_put(win.page);
+	return (ns);
+}
+
 /* A region that no space sees, beside a space on a large map. */
 struct unmapped {
 	struct world *w;
@@ -616,6 +716,9 @@ static const struct bench benches[] = {
 	{ "memtree.map.bounce", "ns", bench_map_bounce, false },
 	{ "memtree.find", "ns", bench_find, true },
 	{ "memtree.toggle", "ns", bench_toggle, true },
+	{ "memtree.add", "ns", bench_add, true },
+	{ "memtree.add.window", "ns", bench_add_window, true },
+	{ "memtree.move", "ns", bench_move, true },
 	{ "memtree.toggle.unmapped", "ns", bench_toggle_unmapped, false },
 	{ "memtree.bytes_per_region", "bytes", bench_bytes_per_region, false },
 	{ "memtree.read4.2threads.ratio", "times", bench_read4_2threads,
