@@ -483,11 +483,29 @@ mt__region_apply(struct mt_region *r, const struct mt__state *state)
 		mt_region_put(r);
 }
 
+/*
+ * All that r shows may look different; or, if only its place is changed, that
+ * of its parent which it is in, and nothing to those who show r itself.
+ */
+static void
+touch(struct mt_region *r, bool place)
+{
+	const struct mt__state *s = &r->state;
+
+	if (!place)
+		mt__touch(r, 0, MT_LAST_MAX);
+	else if (s->enabled && s->parent != NULL)
+		mt__touch(s->parent, s->addr, s->last > MT_LAST_MAX - s->addr ?
+		    MT_LAST_MAX : s->addr + s->last);
+}
+
 /* Change r as one step of a transaction, or as one of its own. */
 static int
 change(struct mt_region *r, const struct mt__state *state)
 {
 	struct mt_topology *t = r->topology;
+	bool place = state->parent != r->state.parent ||
+	    state->addr != r->state.addr;
 
 	if (mt__topology_log(t, r) == -1) {
 		(void)mt_topology_commit(t);
@@ -495,9 +513,9 @@ change(struct mt_region *r, const struct mt__state *state)
 		return (-1);
 	}
 	/* Where it was seen, and where it is. */
-	mt__touch(r, 0, MT_LAST_MAX);
+	touch(r, place);
 	mt__region_apply(r, state);
-	mt__touch(r, 0, MT_LAST_MAX);
+	touch(r, place);
 	return (mt_topology_commit(t));
 }
 
