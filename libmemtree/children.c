@@ -131,17 +131,17 @@ push_below(struct mt_topology *t, struct mt_region *r, mt_addr first,
 	return (0);
 }
 
-/* Higher priority wins, and who came later among equals. */
+/* Who loses first: higher priority wins, and who came later among equals. */
 static int
-by_win(const void *pa, const void *pb)
+by_loss(const void *pa, const void *pb)
 {
 	const struct mt_region *a = *(struct mt_region *const *)pa;
 	const struct mt_region *b = *(struct mt_region *const *)pb;
 
 	if (a->state.prio != b->state.prio)
-		return (a->state.prio > b->state.prio ? -1 : 1);
+		return (a->state.prio < b->state.prio ? -1 : 1);
 	if (a->state.seq != b->state.seq)
-		return (a->state.seq > b->state.seq ? -1 : 1);
+		return (a->state.seq < b->state.seq ? -1 : 1);
 	return (0);
 }
 
@@ -159,6 +159,6 @@ mt__children_push(const struct mt_region *parent, mt_addr first,
 	}
 	if (t->scratch_n - n > 1)
 		qsort(t->scratch + n, t->scratch_n - n, sizeof(*t->scratch),
-		    by_win);
+		    by_loss);
 	return (0);
 }

@@ -71,19 +71,12 @@ mt__dump_char(const char **name, char out[4])
 }
 
 static int
-collect(struct mt__dump *d, struct mt_region *r, mt_addr base, size_t parent)
+append(struct mt__dump *d, struct mt_region *r, size_t parent)
 {
-	struct mt_topology *t = r->topology;
-	const struct mt__dump_entry *above =
-	    parent != MT__NO_PARENT ? &d->list[parent] : NULL;
+	const struct mt__dump_entry *above;
 	struct mt__dump_entry *list, e = {
-		.region = r, .base = base, .parent = parent,
-		.depth = above != NULL ? above->depth + 1 : 0,
-		.hidden = !r->state.enabled ||
-		    (above != NULL && above->hidden),
+		.region = r, .parent = parent, .hidden = !r->state.enabled,
 	};
-	size_t self = d->n, bottom = t->scratch_n, top, i;
-	int ret = 0;
 
 	if (d->n == d->room) {
 		list = reallocarray(d->list, d->room * 2 + 16, sizeof(*list));
@@ -92,18 +85,38 @@ collect(struct mt__dump *d, struct mt_region *r, mt_addr base, size_t parent)
 		d->list = list;
 		d->room = d->room * 2 + 16;
 	}
+	if (parent != MT__NO_PARENT) {
+		above = &d->list[parent];
+		e.base = above->base + r->state.addr;
+		e.depth = above->depth + 1;
+		e.hidden |= above->hidden;
+	}
 	d->list[d->n++] = e;
 	/* Where r is listed, it need not be listed as a target. */
-	r->visited = t->visit;
-	if (mt__children_push(r, 0, MT_LAST_MAX) == -1)
-		return (-1);
-	top = t->scratch_n;
-	/* The stack may move while it grows above top. */
-	for (i = bottom; i < top && ret == 0; i++)
-		ret = collect(d, t->scratch[i], base +
-		    t->scratch[i]->state.addr, self);
+	r->visited = r->topology->visit;
+	return (0);
+}
+
+/* A tree: what is left to do of each level is on the stack of scratch. */
+static int
+collect(struct mt__dump *d, struct mt_region *r)
+{
+	struct mt_topology *t = r->topology;
+	size_t bottom = t->scratch_n, parent = MT__NO_PARENT;
+
+	while (append(d, r, parent) == 0 &&
+	    mt__children_push(r, 0, MT_LAST_MAX) == 0) {
+		if (t->scratch_n == bottom)
+			return (0);
+		r = t->scratch[--t->scratch_n];
+		/* It is below the last one, or one of those above that. */
+		for (parent = d->n - 1;
+		    d->list[parent].region != r->state.parent;
+		    parent = d->list[parent].parent)
+			continue;
+	}
 	t->scratch_n = bottom;
-	return (ret);
+	return (-1);
 }
 
 int
@@ -115,13 +128,13 @@ mt__dump_collect(struct mt__dump *d, struct mt_region *root)
 
 	memset(d, 0, sizeof(*d));
 	t->visit++;
-	if (collect(d, root, 0, MT__NO_PARENT) == -1)
+	if (collect(d, root) == -1)
 		goto nomem;
 	/* The list grows while targets have aliases of their own. */
 	for (i = 0; i < d->n; i++) {
 		r = mt__target_of(d->list[i].region);
 		if (r != NULL && r->visited != t->visit &&
-		    collect(d, r, 0, MT__NO_PARENT) == -1)
+		    collect(d, r) == -1)
 			goto nomem;
 	}
 	return (0);

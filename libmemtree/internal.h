@@ -217,6 +217,7 @@ struct mt__root {
 
 struct mt__piece;
 RB_HEAD(mt__pieces, mt__piece);
+struct mt__frame;
 
 struct mt_topology {
 	pthread_mutex_t lock;
@@ -236,6 +237,9 @@ struct mt_topology {
 	struct mt_region **scratch;	/* [t] children of windows, a stack */
 	size_t scratch_n;		/* [t] */
 	size_t scratch_room;		/* [t] */
+	struct mt__frame *frames;	/* [t] where rendering is, a stack */
+	size_t nframes;			/* [t] */
+	size_t frames_room;		/* [t] */
 	_Atomic(size_t) objects;	/* [a] spaces, regions, views alive */
 	pthread_mutex_t views_lock;
 	struct mt__reclaim reclaim;
@@ -319,8 +323,13 @@ struct mt__rare {
 	struct mt__root *root;		/* [t] NULL: root of no space */
 	void (*resized)(void *, struct mt_region *, mt_addr); /* [t] once */
 	void *resized_arg;		/* [t] */
-	int fd;				/* [I] if has_fd */
-	off_t fd_off;			/* [I] */
+	union {
+		struct mt_range touched;	/* [t] alias: that is to be */
+		struct {
+			int fd;			/* [I] if has_fd */
+			off_t fd_off;		/* [I] */
+		};
+	};
 };
 
 /* There may be very many of these. */
@@ -458,8 +467,8 @@ struct mt_region *mt__children_first(const struct mt_region *parent);
 struct mt_region *mt__children_next(const struct mt_region *r);
 /*
  * Push those that reach into the offsets [first, last] of parent on the
- * topology's scratch stack, in the order in which they win.  The caller pops
- * them by setting scratch_n back to what it was.
+ * topology's scratch stack.  Who pops them, by counting scratch_n down to what
+ * it was, gets them in the order in which they win.
  */
 int	mt__children_push(const struct mt_region *parent, mt_addr first,
 	    mt_addr last);

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <bsd/stdlib.h>
 #include <bsd/sys/tree.h>
 
 #include "internal.h"
@@ -108,68 +109,137 @@ cut(struct window *w, mt_addr room)
 		w->range.last = w->range.first + room;
 }
 
-static int	walk(struct mt__pieces *pieces, struct mt_region *r,
-		    struct window w);
+/* A region that is walked through, whose last children are still to come. */
+struct mt__frame {
+	struct mt_region *region;
+	struct window window;
+	size_t bottom;			/* of its children in scratch */
+};
 
 static int
-walk_children(struct mt__pieces *pieces, struct mt_region *r,
-    const struct window *w)
+push_frame(struct mt_region *r, const struct window *w)
 {
-	mt_addr end = w->off + (w->range.last - w->range.first);
 	struct mt_topology *t = r->topology;
-	size_t i, bottom = t->scratch_n, top;
-	struct mt_region *child;
-	struct window cw;
-	mt_addr first;
-	int ret = 0;
+	struct mt__frame *frames;
+	size_t room;
 
-	if (mt__children_any(r) == NULL)
-		return (0);
-	if (mt__children_push(r, w->off, end) == -1)
-		return (-1);
-	top = t->scratch_n;
-	for (i = bottom; i < top && ret == 0; i++) {
-		child = t->scratch[i];
-		first = child->state.addr > w->off ? child->state.addr :
-		    w->off;
-		cw = *w;
-		cw.range.first += first - w->off;
-		cw.off = first - child->state.addr;
-		ret = walk(pieces, child, cw);
+	if (t->nframes == t->frames_room) {
+		room = t->frames_room * 2 + 16;
+		frames = reallocarray(t->frames, room, sizeof(*frames));
+		if (frames == NULL)
+			return (-1);
+		t->frames = frames;
+		t->frames_room = room;
 	}
-	t->scratch_n = bottom;
-	return (ret);
+	frames = &t->frames[t->nframes];
+	frames->region = r;
+	frames->window = *w;
+	frames->bottom = t->scratch_n;
+	if (mt__children_push(r, w->off, w->off +
+	    (w->range.last - w->range.first)) == -1)
+		return (-1);
+	t->nframes++;
+	return (0);
 }
 
+/* Narrow the window to r: false if nothing of it is left. */
+static bool
+narrow(const struct mt_region *r, struct window *w)
+{
+	if (!r->state.enabled || w->off > r->state.last)
+		return (false);
+	cut(w, r->state.last - w->off);
+	if (r->state.readonly || r->write_protected)
+		w->flags |= MT_SECTION_READONLY;
+	if (r->state.nonvolatile)
+		w->flags |= MT_SECTION_NONVOLATILE;
+	if (r->state.unmergeable)
+		w->flags |= MT_SECTION_UNMERGEABLE;
+	return (true);
+}
+
+/*
+ * What r shows below its children.  For an alias that is its target, whose
+ * window w becomes; *next is NULL if there is no such thing.
+ */
+static int
+show(struct mt__pieces *pieces, struct mt_region *r, struct window *w,
+    struct mt_region **next)
+{
+	*next = NULL;
+	switch (r->kind) {
+	case MT_CONTAINER:
+		return (0);
+	case MT_ALIAS:
+		if (w->off > MT_LAST_MAX - r->state.alias_off)
+			return (0);
+		w->off += r->state.alias_off;
+		cut(w, MT_LAST_MAX - w->off);
+		*next = r->rare->target;
+		return (0);
+	default:
+		if (r->kind == MT_ROM_DEVICE && r->state.rom_mode)
+			w->flags |= MT_SECTION_ROM_MODE;
+		return (paint(pieces, r, w));
+	}
+}
+
+/* Paint r, or push a frame for what is to be painted first. */
+static int
+enter(struct mt__pieces *pieces, struct mt_region *r, struct window w)
+{
+	while (r != NULL) {
+		if (!narrow(r, &w))
+			return (0);
+		if (mt__children_any(r) != NULL)
+			return (push_frame(r, &w));
+		if (show(pieces, r, &w, &r) == -1)
+			return (-1);
+	}
+	return (0);
+}
+
+/* Of the window of its parent the part that begins with child, or in it. */
+static struct window
+child_window(const struct window *w, const struct mt_region *child)
+{
+	mt_addr first = child->state.addr > w->off ? child->state.addr :
+	    w->off;
+	struct window cw = *w;
+
+	cw.range.first += first - w->off;
+	cw.off = first - child->state.addr;
+	return (cw);
+}
+
+/* Trees may be deep: the stack is one of our own. */
 static int
 walk(struct mt__pieces *pieces, struct mt_region *r, struct window w)
 {
-	if (!r->state.enabled || w.off > r->state.last)
-		return (0);
-	cut(&w, r->state.last - w.off);
-	if (r->state.readonly || r->write_protected)
-		w.flags |= MT_SECTION_READONLY;
-	if (r->state.nonvolatile)
-		w.flags |= MT_SECTION_NONVOLATILE;
-	if (r->state.unmergeable)
-		w.flags |= MT_SECTION_UNMERGEABLE;
-	if (r->kind == MT_ALIAS) {
+	struct mt_topology *t = r->topology;
+	struct mt_region *child;
+	struct mt__frame *f;
+	int ret;
+
+	ret = enter(pieces, r, w);
+	while (ret == 0 && t->nframes > 0) {
+		f = &t->frames[t->nframes - 1];
+		if (t->scratch_n > f->bottom) {
+			child = t->scratch[--t->scratch_n];
+			ret = enter(pieces, child,
+			    child_window(&f->window, child));
+			continue;
+		}
 		/* Subregions of an alias lie on top of what it shows. */
-		if (walk_children(pieces, r, &w) == -1)
-			return (-1);
-		if (w.off > MT_LAST_MAX - r->state.alias_off)
-			return (0);
-		w.off += r->state.alias_off;
-		cut(&w, MT_LAST_MAX - w.off);
-		return (walk(pieces, r->rare->target, w));
+		t->nframes--;
+		w = f->window;
+		ret = show(pieces, f->region, &w, &r);
+		if (ret == 0)
+			ret = enter(pieces, r, w);
 	}
-	if (walk_children(pieces, r, &w) == -1)
-		return (-1);
-	if (r->kind == MT_CONTAINER)
-		return (0);
-	if (r->kind == MT_ROM_DEVICE && r->state.rom_mode)
-		w.flags |= MT_SECTION_ROM_MODE;
-	return (paint(pieces, r, &w));
+	if (ret == -1)
+		t->nframes = t->scratch_n = 0;
+	return (ret);
 }
 
 /* Does b go on where a ends, so that they are one section? */

@@ -80,6 +80,7 @@ mt_topology_destroy(struct mt_topology *t)
 	pthread_mutex_destroy(&t->views_lock);
 	pthread_mutex_destroy(&t->lock);
 	free(t->scratch);
+	free(t->frames);
 	free(t);
 	return (0);
 }
@@ -256,16 +257,31 @@ mt__root_touch(struct mt__root *root, mt_addr first, mt_addr last)
 	d->ranges[d->n++].last = last;
 }
 
-/*
- * Up from a region to all who show it: the spaces on it, the aliases of it,
- * its parent, clipped on the way.  What is disabled shows nothing.
- */
-void
-mt__touch(struct mt_region *r, mt_addr first, mt_addr last)
+/* Have the aliases of what a region is to others told of [first, last] of it. */
+static void
+touch_aliases(struct mt__rare *target, mt_addr first, mt_addr last,
+    struct mt__rare **todo)
+{
+	struct mt__rare *alias;
+	mt_addr off;
+
+	LIST_FOREACH(alias, &target->aliases, alias) {
+		off = alias->region->state.alias_off;
+		if (last < off)
+			continue;
+		alias->touched.first = first > off ? first - off : 0;
+		alias->touched.last = last - off;
+		alias->todo = *todo;
+		*todo = alias;
+	}
+}
+
+/* The spaces on a region and its parents; aliases of these are left to do. */
+static void
+touch_up(struct mt_region *r, mt_addr first, mt_addr last,
+    struct mt__rare **todo)
 {
 	const struct mt__state *s;
-	struct mt__rare *rare, *alias;
-	mt_addr lo, hi;
 
 	for (;; r = s->parent) {
 		s = &r->state;
@@ -273,23 +289,38 @@ mt__touch(struct mt_region *r, mt_addr first, mt_addr last)
 			return;
 		if (last > s->last)
 			last = s->last;
-		rare = r->rare;
-		if (rare != NULL && rare->root != NULL)
-			mt__root_touch(rare->root, first, last);
-		for (alias = rare != NULL ? LIST_FIRST(&rare->aliases) : NULL;
-		    alias != NULL; alias = LIST_NEXT(alias, alias)) {
-			lo = alias->region->state.alias_off;
-			if (last < lo)
-				continue;
-			hi = last - lo;
-			lo = first > lo ? first - lo : 0;
-			mt__touch(alias->region, lo, hi);
+		if (r->rare != NULL) {
+			if (r->rare->root != NULL)
+				mt__root_touch(r->rare->root, first, last);
+			touch_aliases(r->rare, first, last, todo);
 		}
 		if (s->parent == NULL || first > MT_LAST_MAX - s->addr)
 			return;
 		first += s->addr;
 		last = last > MT_LAST_MAX - s->addr ? MT_LAST_MAX :
 		    last + s->addr;
+	}
+}
+
+/*
+ * Up from a region to all who show it: the spaces on it, the aliases of it,
+ * its parent, clipped on the way.  What is disabled shows nothing.
+ *
+ * The last alias found is the next one to go on from.  So what is left to do
+ * are aliases of the regions on the way to here.  To get to one of them again,
+ * while it waits, would mean to get to its target again, which is below here:
+ * but nothing contains itself.  One place in each is enough.
+ */
+void
+mt__touch(struct mt_region *r, mt_addr first, mt_addr last)
+{
+	struct mt__rare *todo = NULL, *alias;
+
+	touch_up(r, first, last, &todo);
+	while ((alias = todo) != NULL) {
+		todo = alias->todo;
+		touch_up(alias->region, alias->touched.first,
+		    alias->touched.last, &todo);
 	}
 }
 
