@@ -45,17 +45,30 @@ fill(struct mt__extras *x, const struct mt__extras *old, struct mt_range range)
 	x->nranges = to;
 }
 
+size_t
+mt__coalesce_find(const struct mt__extras *x, mt_addr off)
+{
+	size_t low = 0, high = x != NULL ? x->nranges : 0, mid;
+
+	while (low < high) {
+		mid = low + (high - low) / 2;
+		if (x->ranges[mid].last < off)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return (low);
+}
+
 /* Is there a range that has all of this one? */
 static bool
 covered(const struct mt__extras *x, struct mt_range range)
 {
-	size_t i;
+	size_t i = mt__coalesce_find(x, range.first);
 
-	for (i = 0; x != NULL && i < x->nranges; i++)
-		if (x->ranges[i].first <= range.first &&
-		    x->ranges[i].last >= range.last)
-			return (true);
-	return (false);
+	return (x != NULL && i < x->nranges &&
+	    x->ranges[i].first <= range.first &&
+	    x->ranges[i].last >= range.last);
 }
 
 bool

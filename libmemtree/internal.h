@@ -555,6 +555,8 @@ bool	mt__eventfd_shown(const struct mt__span *span, mt_addr addr,
 
 /* --- coalesce.c ---------------------------------------------------------- */
 
+/* The first range that ends at or after off, or how many there are. */
+size_t	mt__coalesce_find(const struct mt__extras *x, mt_addr off);
 /* Does a span show some of a range of its region, and at which addresses? */
 bool	mt__coalesce_shown(const struct mt__span *span,
 	    const struct mt_range *range, struct mt_range *shown);

@@ -262,31 +262,25 @@ tell_eventfds(struct notice *n, const struct mt__span *span)
 
 /* --- coalescing ---------------------------------------------------------- */
 
+/* Does span, unless NULL, show just this, of range i of x? */
 static bool
-has_range(const struct mt__span *span, const struct mt_range *shown)
+shows(const struct mt__span *span, const struct mt__extras *x, size_t i,
+    const struct mt_range *shown)
 {
 	struct mt_range r;
-	size_t i;
 
-	if (span->extras == NULL)
-		return (false);
-	for (i = 0; i < span->extras->nranges; i++)
-		if (mt__coalesce_shown(span, &span->extras->ranges[i], &r) &&
-		    r.first == shown->first && r.last == shown->last)
-			return (true);
-	return (false);
+	return (x != NULL && i < x->nranges &&
+	    mt__coalesce_shown(span, &x->ranges[i], &r) &&
+	    r.first == shown->first && r.last == shown->last);
 }
 
 static void
 tell_range(struct notice *n, const struct mt__span *span,
     struct mt_range shown)
 {
-	const struct mt__span *s = counterpart(n, span, shown.first);
 	struct mt_listener *l;
 	struct mt_section sec;
 
-	if (s != NULL && has_range(s, &shown))
-		return;
 	tell_begin(n);
 	mt__section_of(span, &sec);
 	FOREACH_LISTENER(l, n, n->is_add) {
@@ -298,17 +292,38 @@ tell_range(struct notice *n, const struct mt__span *span,
 	}
 }
 
-/* Regions have few of them: all are compared. */
+/*
+ * A range is in what the other view shows of the region at its address, which
+ * may be in several sections, or in none.  Where it is the same section, both
+ * have their ranges in order.
+ */
 static void
 tell_ranges(struct notice *n, const struct mt__span *span)
 {
+	const struct mt__extras *x = span->extras, *y = NULL;
+	const struct mt__span *same, *s;
 	struct mt_range shown;
-	size_t i;
+	size_t i, at;
 
-	for (i = 0; span->extras != NULL && i < span->extras->nranges; i++)
-		if (mt__coalesce_shown(span, &span->extras->ranges[i],
-		    &shown))
+	if (x == NULL || x->nranges == 0)
+		return;
+	if ((same = s = twin(n, span)) != NULL)
+		y = s->extras;
+	at = mt__coalesce_find(y, span->off);
+	for (i = mt__coalesce_find(x, span->off); i < x->nranges &&
+	    mt__coalesce_shown(span, &x->ranges[i], &shown); i++) {
+		if (same == NULL) {
+			s = counterpart(n, span, shown.first);
+			y = s != NULL ? s->extras : NULL;
+			at = mt__coalesce_find(y, span->off +
+			    (shown.first - span->range.first));
+		}
+		while (same != NULL && y != NULL && at < y->nranges &&
+		    y->ranges[at].last < x->ranges[i].first)
+			at++;
+		if (!shows(s, y, at, &shown))
 			tell_range(n, span, shown);
+	}
 }
 
 /* --- all of it ----------------------------------------------------------- */

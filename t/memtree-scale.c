@@ -13,6 +13,8 @@
 /* Or T_SECTIONS: a map may have 16 million. */
 #define SECTIONS	(T_TSAN ? 50000u : 200000u)
 #define STEP		0x2000u
+#define ROUNDS		20	/* of which the best counts */
+#define CHANGES		10	/* in each, and as many back */
 /* What may be between two costs; to look at all would be thousands of times. */
 #define ABOUT		50
 
@@ -49,12 +51,12 @@ cost(void (*change)(struct mt_region *r, struct mt_region *other),
 	uint64_t best = UINT64_MAX, t, end = now_ns() + 1000000000;
 	int i, round;
 
-	for (round = 0; round < 20; round++) {
+	for (round = 0; round < ROUNDS; round++) {
 		if ((t = now_ns()) > end)
 			break;
-		for (i = 0; i < 10; i++)
+		for (i = 0; i < CHANGES; i++)
 			change(r, other);
-		t = (now_ns() - t) / 10;
+		t = (now_ns() - t) / CHANGES;
 		if (t < best)
 			best = t;
 	}
@@ -85,13 +87,15 @@ protect(struct mt_region *r, struct mt_region *other)
 	must(mt_region_set_readonly(r, false) == 0);
 }
 
-#define is_about(large, small, ...) do {				\
+#define is_within(times, large, small, ...) do {			\
 	uint64_t l_ = (large), s_ = (small);				\
 									\
-	if (!ok(l_ < s_ * ABOUT, __VA_ARGS__))				\
+	if (!ok(l_ < s_ * (times), __VA_ARGS__))			\
 		diag("%lu ns and %lu ns", (unsigned long)l_,		\
 		    (unsigned long)s_);					\
 } while (0)
+#define is_about(large, small, ...)	is_within(ABOUT, large, small, \
+					    __VA_ARGS__)
 
 /* n windows onto one page of RAM, with holes between them. */
 static struct mt_region *
@@ -172,6 +176,76 @@ test_disabled(struct mt_topology *t, struct mt_region *root, uint64_t none)
 	mt_region_put(off);
 }
 
+static void
+hear_range(void *arg, struct mt_space *sp, const struct mt_section *sec,
+    struct mt_range range)
+{
+	(void)sp, (void)sec, (void)range;
+	(*(unsigned int *)arg)++;
+}
+
+/* The last range becomes longer, by two bytes. */
+static void
+widen_range(struct mt_region *r, struct mt_region *window)
+{
+	static mt_addr last = 0x100000;
+	int i;
+
+	(void)window;
+	for (i = 0; i < 2; i++)
+		must(mt_region_add_coalescing(r, 0x100000, ++last) == 0);
+}
+
+/* All ranges stay where they are, in another section. */
+static void
+resize(struct mt_region *r, struct mt_region *window)
+{
+	(void)r;
+	must(mt_region_resize(window, 0xfffffff) == 0);
+	must(mt_region_resize(window, 0xffffffff) == 0);
+}
+
+static uint64_t
+cost_with_ranges(struct mt_topology *t, unsigned int n, void (*change)
+    (struct mt_region *r, struct mt_region *window))
+{
+	struct t_dev dev = T_DEV(.endian = MT_LITTLE);
+	struct mt_region *r = t_io(t, "io", T_ALL, &dev);
+	struct mt_region *window = t_alias(t, "window", r, 0, 0x100000000);
+	struct mt_space *sp = t_space(window);
+	unsigned int told = 0, i;
+	struct mt_listener l = { .coalesce_add = hear_range,
+	    .coalesce_del = hear_range, .arg = &told };
+	uint64_t ns;
+
+	must(mt_topology_begin(t) == 0);
+	for (i = 0; i < n; i++)
+		must(mt_region_add_coalescing(r, i * 16, i * 16 + 3) == 0);
+	must(mt_topology_commit(t) == 0);
+	must(mt_listener_register(sp, &l) == 0);
+	must(told == n);
+	ns = cost(change, r, window);
+	/* What stayed as it was is not told: at most the last one each time. */
+	must(told - n <= (change == resize ? 0 : ROUNDS * CHANGES * 4));
+	must(mt_listener_unregister(&l) == 0);
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(window);
+	mt_region_put(r);
+	return (ns);
+}
+
+/* Of 64 times as many: each with each would be 4096 times as much. */
+static void
+test_ranges(struct mt_topology *t)
+{
+	is_within(64 * 8, cost_with_ranges(t, 64 * 64, widen_range),
+	    cost_with_ranges(t, 64, widen_range),
+	    "old and new coalescing ranges are not compared each with each");
+	is_within(64 * 8, cost_with_ranges(t, 64 * 64, resize),
+	    cost_with_ranges(t, 64, resize),
+	    "nor where the section is not the same");
+}
+
 int
 main(void)
 {
@@ -216,6 +290,7 @@ main(void)
 	ok(none <= few, "and next to nothing where nobody sees it");
 	test_disabled(t, root, none);
 	test_place(t, small_root, root, ram);
+	test_ranges(t);
 
 	mt_region_put(lonely);
 	mt_region_put(in_small);
