@@ -20,6 +20,9 @@ struct mt__undo {
 	struct mt__state state;
 };
 
+/* Of an array that is used again and again, as many are kept. */
+#define KEEP	1024
+
 static uintptr_t
 self(void)
 {
@@ -389,6 +392,27 @@ clean(struct mt__root *root)
 	root->is_dirty = false;
 	root->dirty.n = 0;
 	root->dirty.whole = false;
+	if (root->dirty.room > KEEP) {
+		free(root->dirty.ranges);
+		root->dirty.ranges = NULL;
+		root->dirty.room = 0;
+	}
+}
+
+/* What walks have used, once none is under way. */
+static void
+shrink(struct mt_topology *t)
+{
+	if (t->scratch_room > KEEP) {
+		free(t->scratch);
+		t->scratch = NULL;
+		t->scratch_room = 0;
+	}
+	if (t->frames_room > KEEP) {
+		free(t->frames);
+		t->frames = NULL;
+		t->frames_room = 0;
+	}
 }
 
 /* --- building ------------------------------------------------------------ */
@@ -557,6 +581,7 @@ finish(struct mt_topology *t)
 	drop_undo(t, error != 0);
 	if (error != 0)
 		forget(t);
+	shrink(t);
 	t->depth = 0;
 	return (error);
 }

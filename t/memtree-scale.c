@@ -3,6 +3,7 @@
 
 /* Large maps: that they work, and that a change costs what it changes. */
 
+#include <malloc.h>
 #include <time.h>
 
 #include <libmemtree/memtree.h>
@@ -246,6 +247,55 @@ test_ranges(struct mt_topology *t)
 	    "nor where the section is not the same");
 }
 
+/* In use, as the C library knows it; a sanitizer's says nothing. */
+static size_t
+allocated(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return (m.uordblks + m.hblkhd);
+}
+
+static void
+test_memory(void)
+{
+	static struct mt_region *windows[100000];
+	struct mt_topology *t = t_topology();
+	struct mt_region *ram = t_ram(t, "ram", 0x1000);
+	struct mt_region *root = t_container(t, "root", T_ALL);
+	struct mt_space *sp = t_space(root);
+	const size_t n = T_COUNT(windows);
+	size_t before, after, i, at;
+
+	must(mt_topology_sync(t) == 0);
+	before = allocated();
+	must(mt_topology_begin(t) == 0);
+	/* One here, one there: each is a range of its own. */
+	for (i = 0; i < n; i++) {
+		at = i * 7919 % n;
+		windows[at] = t_alias(t, "window", ram, 0, 0x1000);
+		must(mt_region_add(root, windows[at], at * STEP, 0) == 0);
+	}
+	must(mt_topology_commit(t) == 0);
+	/* And all as one. */
+	toggle(root, NULL);
+	must(mt_topology_begin(t) == 0);
+	for (i = 0; i < n; i++) {
+		must(mt_region_del(windows[i]) == 0);
+		mt_region_put(windows[i]);
+	}
+	must(mt_topology_commit(t) == 0);
+	must(mt_topology_sync(t) == 0);
+	after = allocated();
+	if (!ok(after < before + 256 * 1024,
+	    "a large transaction leaves no memory in use"))
+		diag("%zu bytes before, %zu after", before, after);
+	must(mt_space_destroy(sp) == 0);
+	mt_region_put(root);
+	mt_region_put(ram);
+	must(mt_topology_destroy(t) == 0);
+}
+
 int
 main(void)
 {
@@ -291,6 +341,7 @@ main(void)
 	test_disabled(t, root, none);
 	test_place(t, small_root, root, ram);
 	test_ranges(t);
+	test_memory();
 
 	mt_region_put(lonely);
 	mt_region_put(in_small);
