@@ -64,6 +64,7 @@ void
 mt__children_insert(struct mt_region *parent, struct mt_region *r)
 {
 	r->subtree_last = end_of(r);
+	parent->was_parent = true;
 	RB_INSERT(mt__children, &parent->children, r);
 	augment(r);
 }

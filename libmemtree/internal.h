@@ -364,6 +364,7 @@ struct mt_region {
 	uint32_t pin;			/* [I] its number, 0: not to be lent */
 	uint16_t tail;			/* [I] mask: memory ends with a page */
 	bool logged;			/* [t] is in the undo log */
+	bool was_parent;		/* [t] has or had children */
 	char name[];			/* [I] */
 };
 

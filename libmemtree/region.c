@@ -293,14 +293,34 @@ mt__region_free(struct mt__retired *retired)
 }
 
 /*
+ * Let go of one child.  By its parent pointer a writer may be looking at r, or
+ * taking the child away, so even the look is under the lock.
+ */
+static bool
+release_child(struct mt_region *r)
+{
+	struct mt_topology *t = r->topology;
+	struct mt_region *child;
+
+	pthread_mutex_lock(&t->lock);
+	if ((child = mt__children_any(r)) != NULL) {
+		mt__children_remove(r, child);
+		child->state.parent = NULL;
+	}
+	pthread_mutex_unlock(&t->lock);
+	mt_region_put(child);
+	return (child != NULL);
+}
+
+/*
  * Runs on the reclaimer: nobody else knows r any more, but for mappings, and
- * its children, which a writer may be looking at the parent of.
+ * its children.  What never had any does not wait for writers.
  */
 static void
 release(struct mt__retired *retired)
 {
 	struct mt_region *r = mt__retired_region(retired);
-	struct mt_region *target = mt__target_of(r), *child;
+	struct mt_region *target = mt__target_of(r);
 	struct mt_topology *t = r->topology;
 
 	if (target != NULL) {
@@ -308,14 +328,8 @@ release(struct mt__retired *retired)
 		LIST_REMOVE(r->rare, alias);
 		pthread_mutex_unlock(&t->lock);
 	}
-	/* No writer looks at the children but by their parent pointers. */
-	while ((child = mt__children_any(r)) != NULL) {
-		pthread_mutex_lock(&t->lock);
-		mt__children_remove(r, child);
-		child->state.parent = NULL;
-		pthread_mutex_unlock(&t->lock);
-		mt_region_put(child);
-	}
+	while (r->was_parent && release_child(r))
+		continue;
 	mt_region_put(target);
 	if (!mt__pins_leave(r))
 		mt__region_free(retired);

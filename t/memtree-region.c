@@ -281,6 +281,38 @@ test_owner(void)
 	ok(mt_region_get(NULL) == NULL, "NULL is ignored by get and put");
 }
 
+/*
+ * The thread that lets go of children waits for the transaction, after some
+ * time that there is no way to wait for: so many times.
+ */
+static void
+test_leaving(void)
+{
+	struct mt_topology *t = t_topology();
+	struct mt_region *parent, *child;
+	unsigned int i, wrong = 0;
+	volatile unsigned int n;
+	int puts = 0;
+
+	for (i = 0; i < 1000; i++) {
+		parent = t_container(t, "parent", 0x1000);
+		child = t_container(t, "child", 0x1000);
+		must(mt_region_set_owner(child, &puts, t_put) == 0);
+		must(mt_region_add(parent, child, 0, 0) == 0);
+		must(mt_topology_begin(t) == 0);
+		mt_region_put(parent);
+		for (n = i * 100; n > 0; n--)
+			continue;
+		wrong += mt_region_del(child) != 0;
+		wrong += mt_region_parent(child) != NULL;
+		must(mt_topology_commit(t) == 0);
+		mt_region_put(child);
+	}
+	is_int(wrong, 0, "a child is taken from a parent that is leaving");
+	is_int(t_puts_of(t, &puts), (int)i, "which lets go of it once");
+	t_end(t);
+}
+
 /* Who keeps a region that its creator has let go of. */
 static void
 test_keepers(void)
@@ -470,6 +502,7 @@ main(void)
 	test_add();
 	test_change();
 	test_owner();
+	test_leaving();
 	test_keepers();
 	test_orphans();
 	test_put_from_put();
