@@ -13,7 +13,8 @@ extern "C" {
 
 /*
  * An address space: a root region seen from address 0, and the bus on which
- * it is accessed.  Spaces on one root share their view.
+ * it is accessed.  Spaces on one root share their view; one on an alias of it
+ * has its own, at the cost of another map.
  */
 struct mt_space;
 
