@@ -143,6 +143,18 @@ nomem:
 	return (-1);
 }
 
+/* No name is to pass for a line of its own, or to talk to the terminal. */
+static void
+dump_name(FILE *fp, const char *before, const char *name)
+{
+	char c[4];
+	size_t n;
+
+	fputs(before, fp);
+	while ((n = mt__dump_char(&name, c)) > 0)
+		fwrite(c, 1, n, fp);
+}
+
 static void
 dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
     unsigned int depth)
@@ -152,12 +164,14 @@ dump_line(FILE *fp, const struct mt_region *r, mt_addr base,
 	mt_addr end = s->last > MT_LAST_MAX - base ? MT_LAST_MAX :
 	    base + s->last;
 
-	fprintf(fp, "%*s%016" PRIx64 "-%016" PRIx64 " (prio %d, %s%s): %s",
+	fprintf(fp, "%*s%016" PRIx64 "-%016" PRIx64 " (prio %d, %s%s)",
 	    (int)depth * 2, "", base, end, s->prio,
-	    s->nonvolatile ? "nv-" : "", mt__dump_kind(r->kind), r->name);
-	if (r->kind == MT_ALIAS)
-		fprintf(fp, " -> %s @%016" PRIx64, mt__target_of(r)->name,
-		    s->alias_off);
+	    s->nonvolatile ? "nv-" : "", mt__dump_kind(r->kind));
+	dump_name(fp, ": ", r->name);
+	if (r->kind == MT_ALIAS) {
+		dump_name(fp, " -> ", mt__target_of(r)->name);
+		fprintf(fp, " @%016" PRIx64, s->alias_off);
+	}
 	if (s->readonly && r->kind != MT_ROM)
 		fputs(" [read-only]", fp);
 	if (s->unmergeable)
@@ -243,7 +257,8 @@ mt_dump_tree(FILE *fp, struct mt_region *root)
 	for (i = 0; ret == 0 && i < d.n; i++) {
 		e = &d.list[i];
 		if (e->parent == MT__NO_PARENT && i > 0) {
-			fprintf(fp, "target %s:\n", e->region->name);
+			dump_name(fp, "target ", e->region->name);
+			fputs(":\n", fp);
 			indent = 1;
 		}
 		dump_line(fp, e->region, e->base, e->depth + indent);
@@ -268,16 +283,18 @@ mt_dump_view(FILE *fp, struct mt_space *sp)
 	struct mt_section sec;
 	mt_addr at = 0;
 
-	fprintf(fp, "space %s, root %s, %zu section%s\n", mt_space_name(sp),
-	    mt_space_root(sp)->name, n, n == 1 ? "" : "s");
+	dump_name(fp, "space ", mt_space_name(sp));
+	dump_name(fp, ", root ", mt_space_root(sp)->name);
+	fprintf(fp, ", %zu section%s\n", n, n == 1 ? "" : "s");
 	while ((x.span = mt__view_search(v, at)) != NULL) {
 		mt__section_of(x.span, &sec);
-		fprintf(fp, "  %016" PRIx64 "-%016" PRIx64 " (%s%s%s): %s",
+		fprintf(fp, "  %016" PRIx64 "-%016" PRIx64 " (%s%s%s)",
 		    sec.range.first, sec.range.last,
 		    (sec.flags & MT_SECTION_NONVOLATILE) != 0 ? "nv-" : "",
 		    mt__dump_kind(sec.region->kind),
 		    (sec.flags & MT_SECTION_ROM_MODE) != 0 ? ", rom mode" :
-		    "", sec.region->name);
+		    "");
+		dump_name(fp, ": ", sec.region->name);
 		if (sec.off != 0)
 			fprintf(fp, " @%016" PRIx64, sec.off);
 		if ((sec.flags & MT_SECTION_READONLY) != 0 &&

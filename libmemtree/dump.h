@@ -17,7 +17,8 @@ struct mt_space;
 /*
  * Write the tree under root to fp as text: a line a region, indented by
  * depth, siblings in the order in which they win.  Targets of aliases that
- * are not part of the tree follow as trees of their own.
+ * are not part of the tree follow as trees of their own.  In names, here and
+ * below, control characters and what is not UTF-8 are replaced by U+FFFD.
  *
  * Context: takes the topology's writer lock while it writes.
  * Returns: 0, or -1 with errno set.

@@ -383,6 +383,35 @@ test_svg(void)
 	t_end(t);
 }
 
+/* Names that would pass for lines, or for what a terminal does. */
+static void
+test_names(void)
+{
+	struct mt_topology *t = t_topology();
+	struct mt_region *root, *target;
+	struct mt_space *sp;
+	char *text;
+
+	root = t_container(t, "root\nthe-forged", T_ALL);
+	target = t_ram(t, "target\x1b[2K\xc2\x9b\xe2\x82\xac\xff", 0x1000);
+	t_add(root, 0, 0, t_alias(t, "alias\r", target, 0, 0x1000));
+	must((sp = mt_space_create(root, "space\nthe-forged")) != NULL);
+	text = dump(root, NULL);
+	is_int(count(text, "\n"), 4, "a tree has no lines but its own");
+	is_int(count(text, "\x1b") + count(text, "\r") +
+	    count(text, "\xc2\x9b") + count(text, "\xff"), 0,
+	    "and nothing for the terminal");
+	is_int(count(text, "target\xef\xbf\xbd[2K\xef\xbf\xbd\xe2\x82\xac"
+	    "\xef\xbf\xbd"), 3, "what else is in a name stays");
+	free(text);
+	text = dump(NULL, sp);
+	is_int(count(text, "\n"), 2, "nor does a view have others");
+	is_int(count(text, "\x1b"), 0, "or anything for the terminal");
+	free(text);
+	mt_region_put(target);
+	t_end_space(t, sp, root);
+}
+
 static void
 test_errors(void)
 {
@@ -417,6 +446,7 @@ main(void)
 	test_view();
 	test_dot();
 	test_svg();
+	test_names();
 	test_errors();
 	return (done());
 }
