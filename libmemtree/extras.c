@@ -66,13 +66,11 @@ int
 mt__extras_begin(struct mt_region *r)
 {
 	struct mt_topology *t = r->topology;
-	size_t max = mt_topology_max_waiting(t), waiting;
 
 	if (mt_topology_begin(t) == -1)
 		return (-1);
-	waiting = mt_topology_waiting(t);
 	/* An eventfd that is to be added counts already. */
-	if (waiting <= max || waiting - max <= sizeof(struct mt__eventfd))
+	if (!mt__waiting_exceeds(t, sizeof(struct mt__eventfd)))
 		t->had_room = true;
 	return (0);
 }

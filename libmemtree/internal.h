@@ -94,7 +94,14 @@ void	mt__retire_now(struct mt_topology *t, struct mt__retired *r,
  */
 void	mt__waiting_add(struct mt_topology *t, size_t bytes);
 void	mt__waiting_sub(struct mt_topology *t, size_t bytes);
-bool	mt__waiting_full(struct mt_topology *t);
+bool	mt__waiting_full(struct mt_topology *t);	/* under [t] */
+/* Is there too much, not counting some bytes?  Under [t]. */
+bool	mt__waiting_exceeds(const struct mt_topology *t, size_t but);
+/*
+ * Views of so many bytes have been published, and ones of so many have been
+ * replaced or gone and are about to be in waiting.  Under [t].
+ */
+void	mt__waiting_shown(struct mt_topology *t, size_t added, size_t gone);
 
 bool	mt__reading(void);
 
@@ -230,6 +237,8 @@ struct mt_topology {
 	uint64_t seq;			/* [t] last place in a sibling order */
 	uint64_t visit;			/* [t] stamp of the last walk */
 	uint64_t builds;		/* [t] number of the last build */
+	size_t live;			/* [t] bytes of views that are shown */
+	size_t spared;			/* [t] the most of that: reclaim.c */
 	LIST_HEAD(, mt__root) dirty_roots;	/* [t] */
 	struct mt_listener *unsettled;	/* [t] whose settle is to be called */
 	SLIST_HEAD(mt__undos, mt__undo) undo;	/* [t] newest first */
@@ -667,6 +676,12 @@ struct mt_view {
 
 /* An empty view with one reference. */
 struct mt_view *mt__view_alloc(struct mt_topology *t);
+/* All of it. */
+static inline size_t
+mt__view_bytes(const struct mt_view *v)
+{
+	return (sizeof(*v) + v->bytes);
+}
 /* The first span that ends at or after addr, or NULL. */
 const struct mt__span *mt__view_search(const struct mt_view *v, mt_addr addr);
 void	mt__section_of(const struct mt__span *span, struct mt_section *sec);

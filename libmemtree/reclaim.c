@@ -256,6 +256,32 @@ mt_topology_max_waiting(const struct mt_topology *t)
 }
 
 /*
+ * To replace all of a map, however large, takes one commit, and the next may
+ * come at once.  So the limit is for what comes on top of that: as much as all
+ * views had at most is spared, counted from when there was room without.
+ */
+void
+mt__waiting_shown(struct mt_topology *t, size_t added, size_t gone)
+{
+	if (mt_topology_waiting(t) <= mt_topology_max_waiting(t))
+		t->spared = t->live;
+	t->live = t->live - gone + added;
+	if (t->spared < t->live)
+		t->spared = t->live;
+}
+
+bool
+mt__waiting_exceeds(const struct mt_topology *t, size_t but)
+{
+	size_t waiting = mt_topology_waiting(t);
+	size_t max = mt_topology_max_waiting(t);
+
+	if (max == 0)			/* to have commits refused */
+		return (waiting > but);
+	return (waiting > max && waiting - max > t->spared + but);
+}
+
+/*
  * A writer can make garbage faster than one thread frees it, which also has
  * to wait for a reader that has lost its processor inside a section.  So a
  * commit that finds a quarter of the limit in waiting frees as much as it is
@@ -265,14 +291,12 @@ mt_topology_max_waiting(const struct mt_topology *t)
 bool
 mt__waiting_full(struct mt_topology *t)
 {
-	size_t max = mt_topology_max_waiting(t);
-
-	if (mt_topology_waiting(t) <= max / 4)
+	if (mt_topology_waiting(t) <= mt_topology_max_waiting(t) / 4)
 		return (false);
 	rouse(t);
 	(void)run_ready(t);
 	sched_yield();
-	return (mt_topology_waiting(t) > max);
+	return (mt__waiting_exceeds(t, 0));
 }
 
 /* Wait for a pass that began after now. */

@@ -26,6 +26,7 @@ root_get(struct mt_topology *t, struct mt_region *region)
 		root->region = mt_region_get(region);
 		region->rare->root = root;
 		TAILQ_INIT(&root->spaces);
+		mt__waiting_shown(t, mt__view_bytes(root->view), 0);
 		root->dirty.whole = true;
 		mt__root_touch(root, 0, MT_LAST_MAX);
 	}
@@ -41,6 +42,8 @@ root_put(struct mt__root *root)
 		LIST_REMOVE(root, entry);
 	root->region->rare->root = NULL;
 	free(root->dirty.ranges);
+	mt__waiting_shown(root->region->topology, 0,
+	    mt__view_bytes(root->view));
 	mt__view_retire(root->view, NULL);
 	mt_region_put(root->region);
 	free(root);

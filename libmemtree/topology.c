@@ -479,6 +479,7 @@ static void
 publish(struct mt_topology *t)
 {
 	struct mt__root *root, *next;
+	size_t added = 0, gone = 0;
 	struct mt_space *sp;
 	struct mt_view *old;
 
@@ -486,6 +487,8 @@ publish(struct mt_topology *t)
 		if (root->next_view == NULL)
 			continue;
 		old = root->view;
+		added += mt__view_bytes(root->next_view);
+		gone += mt__view_bytes(old);
 		mt__view_link(old, root->next_view);
 		root->view = root->next_view;
 		TAILQ_FOREACH(sp, &root->spaces, entry)
@@ -494,6 +497,7 @@ publish(struct mt_topology *t)
 			    memory_order_release);
 		root->next_view = old;		/* for the loop below */
 	}
+	mt__waiting_shown(t, added, gone);
 	t->notifying = true;
 	LIST_FOREACH(root, &t->dirty_roots, entry)
 		if (root->next_view != NULL || t->relogged)

@@ -89,9 +89,13 @@ int	mt_topology_sync(struct mt_topology *t);
 /*
  * Set how much may be in waiting: what has been replaced or destroyed, and
  * cannot be freed because of a reader that has not left or a view that is
- * held.  While it is more, a commit that changes a view, and with it the
- * change that it ends, fails with EAGAIN and changes nothing; it does not
- * wait.  So there is at most the limit, and what one transaction replaces.
+ * held.  As much again is spared as the views of all spaces had at most since
+ * there was less than the limit, so that to replace all of them does not stand
+ * in the way of what comes next.  While it is more, a commit that changes a
+ * view, and with it the change that it ends, fails with EAGAIN and changes
+ * nothing; it does not wait.  So there is at most the limit, what the views
+ * had, and what one transaction replaces.  At a limit of 0 nothing is spared,
+ * and a commit fails if anything is in waiting.
  *
  * Up to 64 KiB of what could be freed, or a quarter of the limit if that is
  * less, may be in waiting until more comes, something is taken out of a space

@@ -191,7 +191,8 @@ mt__view_retire(struct mt_view *v, struct mt__build *b)
 	/* Nothing has gone, so nobody waits for its end. */
 	bool patient = b != NULL && TAILQ_EMPTY(&b->dels);
 
-	mt__waiting_add(t, sizeof(*v) + (b != NULL ? b->garbage : v->bytes));
+	mt__waiting_add(t, b != NULL ? sizeof(*v) + b->garbage :
+	    mt__view_bytes(v));
 	if (b != NULL) {
 		pthread_mutex_lock(&t->views_lock);
 		TAILQ_CONCAT(&v->old_nodes, &b->old_nodes, link);

@@ -321,9 +321,24 @@ test_extras(void)
 /* --- a reader that does not leave ---------------------------------------- */
 
 #define LIMIT	((size_t)64 << 10)
-#define MOST	(LIMIT + 8192)		/* and what one commit replaces */
+#define ONE	((size_t)8192)		/* more than one commit replaces */
 
+static size_t most;			/* that may be in waiting */
 static unsigned int heard;
+
+/* Keep to LIMIT, beside which there may be as much as the map has. */
+static void
+limit(void)
+{
+	struct mt_view *v = mt_space_view(sp);
+
+	must(mt_region_set_enabled(root, false) == 0);
+	most = settled() + LIMIT + ONE;
+	must(mt_region_set_enabled(root, true) == 0);
+	mt_view_put(v);
+	must(settled() == 0);
+	mt_topology_set_max_waiting(t, LIMIT);
+}
 
 static void
 hear(void *arg, struct mt_space *space)
@@ -382,7 +397,7 @@ greedy_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
 	for (i = 0; i < 1000000 && toggle(i) == 0; i++)
 		++*n;
 	ok(errno == EAGAIN, "changes from a callback fail at the limit");
-	ok(mt_topology_waiting(t) <= MOST, "and are not much above it");
+	ok(mt_topology_waiting(t) <= most, "and are not much above it");
 	diag("%u commits, %zu bytes", *n, mt_topology_waiting(t));
 	test_refused();
 	return (MT_OK);
@@ -401,14 +416,66 @@ test_own_section(void)
 	t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
 	    mt_region_create_io(t, "greedy", 0, &greedy_ops, &n), "io"));
 	must(mt_listener_register(sp, &l) == 0);
-	must(mt_topology_sync(t) == 0);
-	mt_topology_set_max_waiting(t, LIMIT);
+	limit();
 	is_int(mt_space_read(sp, 0x1000000, &byte, 1, MT_ATTRS_NONE), MT_OK,
 	    "the read");
 	ok(n > 10, "and before it they work");
 	is_int(settled(), 0, "after it all is freed");
 	works(toggle(0), "and changes work again");
 	must(mt_listener_unregister(&l) == 0);
+	end();
+}
+
+/* All of a map that is larger than the limit goes, and comes back. */
+static enum mt_result
+replace_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	struct mt_space **others = arg;
+	size_t bytes;
+
+	(void)off, (void)size, (void)attrs;
+	*val = 0;
+	mt_topology_set_max_waiting(t, ONE / 2);
+	must(mt_space_destroy(others[0]) == 0);
+	must(mt_space_destroy(others[1]) == 0);
+	bytes = mt_topology_waiting(t);
+	ok(bytes > ONE, "two spaces go, and leave %zu bytes", bytes);
+	works(mt_region_set_enabled(root, false), "all of the third is hidden");
+	ok(mt_topology_waiting(t) - bytes > ONE / 2, "which is as much as "
+	    "either");
+	bytes = mt_topology_waiting(t);
+	works(mt_region_set_enabled(root, true), "and shown again at once");
+	ok(mt_topology_waiting(t) - bytes < ONE / 4, "which replaces little");
+	works(mt_region_set_enabled(root, false), "and hidden again");
+	fails(mt_region_set_enabled(root, true), EAGAIN,
+	    "that cannot go on for ever");
+	return (MT_OK);
+}
+
+static const struct mt_io_ops replace_ops = { .read = replace_read };
+
+static void
+test_replaced(void)
+{
+	struct mt_region *other[2];
+	struct mt_space *others[2];
+	unsigned int i;
+	uint8_t byte;
+
+	begin();
+	t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(t, "replace", 0, &replace_ops, others), "io"));
+	for (i = 0; i < 2; i++) {
+		other[i] = t_alias(t, "other", root, 0, T_ALL);
+		others[i] = t_space(other[i]);
+	}
+	must(mt_topology_sync(t) == 0);
+	is_int(mt_space_read(sp, 0x1000000, &byte, 1, MT_ATTRS_NONE), MT_OK,
+	    "the read");
+	mt_region_put(other[0]);
+	mt_region_put(other[1]);
+	is_int(settled(), 0, "after it all is freed");
 	end();
 }
 
@@ -425,9 +492,9 @@ greedy_ranges(void *arg, mt_addr off, unsigned int size, uint64_t *val,
 	for (i = 0; i < 1000 && mt_region_add_coalescing(r, 0x800 + i,
 	    0x800 + i) == 0; i++)
 		;
-	ok(i > 1 && i * RANGES * RANGE_BYTES <= MOST && errno == EAGAIN,
+	ok(i > 1 && i * RANGES * RANGE_BYTES <= most && errno == EAGAIN,
 	    "%u changes of ranges reach the limit", i);
-	ok(mt_topology_waiting(t) <= MOST + RANGES * RANGE_BYTES,
+	ok(mt_topology_waiting(t) <= most + RANGES * RANGE_BYTES,
 	    "and are not much above it");
 	return (MT_OK);
 }
@@ -445,8 +512,7 @@ test_own_ranges(void)
 	    mt_region_create_io(t, "greedy", PAGE - 1, &greedy_ranges_ops,
 	    &r), "io"));
 	add_ranges(r);
-	must(mt_topology_sync(t) == 0);
-	mt_topology_set_max_waiting(t, LIMIT);
+	limit();
 	is_int(mt_space_read(sp, 0x1000000, &byte, 1, MT_ATTRS_NONE), MT_OK,
 	    "the read");
 	is_int(settled(), 0, "after it all is freed");
@@ -494,17 +560,17 @@ test_other_section(void)
 	begin();
 	t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
 	    mt_region_create_io(t, "stuck", 0, &stuck_ops, NULL), "io"));
+	limit();
 	must(pthread_create(&id, NULL, stuck_reader, NULL) == 0);
 	pthread_mutex_lock(&lock);
 	while (!inside)
 		pthread_cond_wait(&cond, &lock);
 	pthread_mutex_unlock(&lock);
-	mt_topology_set_max_waiting(t, LIMIT);
 	for (n = 0; n < 1000000 && toggle(n) == 0; n++)
 		;
 	ok(n > 10 && n < 1000000 && errno == EAGAIN, "commits go on until the "
 	    "limit while another thread reads for ever");
-	ok(mt_topology_waiting(t) <= MOST, "which is kept");
+	ok(mt_topology_waiting(t) <= most, "which is kept");
 	test_refused();
 	mt_topology_set_max_waiting(t, 4 * LIMIT);
 	works(toggle(0), "a higher limit lets them go on");
@@ -559,7 +625,7 @@ static void
 test_speed(double seconds)
 {
 	unsigned long commits = 0, refused = 0, reads = 0;
-	size_t bytes, most = 0;
+	size_t bytes, peak = 0;
 	pthread_t id;
 	double until;
 
@@ -569,16 +635,16 @@ test_speed(double seconds)
 		if (toggle((unsigned int)commits) == -1)
 			refused++;
 		bytes = mt_topology_waiting(t);
-		if (bytes > most)
-			most = bytes;
+		if (bytes > peak)
+			peak = bytes;
 	}
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	pthread_join(id, NULL);
 	diag("%lu commits, %lu reads, at most %zu KiB in waiting", commits,
-	    reads, most >> 10);
+	    reads, peak >> 10);
 	is_int(refused, 0, "beside a reader no commit of a writer at full "
 	    "speed is refused");
-	ok(most < MT_WAITING_DEFAULT, "and what waits stays below the limit");
+	ok(peak < MT_WAITING_DEFAULT, "and what waits stays below the limit");
 	end();
 }
 
@@ -593,6 +659,7 @@ main(void)
 	test_many_held();
 	test_extras();
 	test_own_section();
+	test_replaced();
 	test_own_ranges();
 	test_other_section();
 	test_speed(seconds);
