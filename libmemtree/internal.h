@@ -47,9 +47,9 @@
 /* --- reclaim.c ----------------------------------------------------------- */
 
 /*
- * Something to be freed by the reclaimer thread.  Two queues: what readers
- * may still see (views, spaces) waits for a grace period; what is out of
- * their reach already (regions without references) only changes threads.
+ * Something to be freed by the reclaimer.  Two queues: what readers may still
+ * see (views, spaces) waits for a grace period; what is out of their reach
+ * already (regions without references) only changes threads.
  */
 struct mt__retired {
 	struct mt__retired *next;
@@ -60,18 +60,23 @@ struct mt__reclaim {
 	_Atomic(struct mt__retired *) after_grace;	/* [a] push-only stack */
 	_Atomic(struct mt__retired *) now;		/* [a] push-only stack */
 	_Atomic(bool) roused;		/* [a] a pass is about to begin */
+	_Atomic(bool) roused_now;	/* [a] or the stand-in to look at now */
 	_Atomic(bool) awake;		/* [a] a hint */
 	_Atomic(size_t) waiting;	/* [a] bytes that are not freed yet */
 	_Atomic(size_t) max_waiting;	/* [a] */
 	pthread_mutex_t lock;
 	pthread_cond_t work;		/* with lock: kick or stop was set */
+	pthread_cond_t work_now;	/* with lock: the same, of stand_in */
 	pthread_cond_t done;		/* with lock: passes_done, helpers */
 	pthread_t thread;		/* [I] */
+	pthread_t stand_in;		/* [I] */
 	struct mt__retired *ready;	/* lock; past its grace period */
-	unsigned int helpers;		/* lock; commits that free some of it */
+	unsigned int helpers;		/* lock; others that free something */
 	uint64_t passes_begun;		/* lock */
 	uint64_t passes_done;		/* lock */
 	bool kick;			/* lock */
+	bool kick_now;			/* lock */
+	bool in_grace;			/* lock; thread waits for readers */
 	bool stop;			/* lock */
 	char tsan;			/* stands for the grace period */
 };

@@ -4,9 +4,9 @@
 /*
  * Readers enter a liburcu (bp flavour) read-side section: no lock, no write
  * to memory that another reader touches, and threads need not register.
- * Freeing is the job of one thread a topology, so that a commit never waits
- * for readers, and the put callbacks of owners always run in one place, with
- * no lock held.
+ * Freeing is the job of a topology's reclaimer, so that a commit never waits
+ * for readers, and the put callbacks of owners always run in one place, one
+ * after the other, with no lock held.
  *
  * Why this is safe.  A reader can reach only what the view that it loaded
  * inside its section can reach.
@@ -16,6 +16,11 @@
  *  2. A view counts its regions.  So a region whose count is 0 is in no view
  *     that a reader could be in, needs no grace period of its own, and
  *     nobody can take a new reference to it.
+ *
+ * A grace period takes as long as the slowest reader, and cannot be waited for
+ * and left.  So there is a second thread, the stand-in, which does what needs
+ * none, and only while the first waits for readers: a reader holds up what it
+ * may look at, and nothing else.
  */
 
 #include <sys/types.h>
@@ -54,6 +59,21 @@ rouse(struct mt_topology *t)
 	pthread_mutex_lock(&rc->lock);
 	rc->kick = true;
 	pthread_cond_signal(&rc->work);
+	pthread_mutex_unlock(&rc->lock);
+}
+
+/* The same for the queue of what needs no grace period. */
+static void
+rouse_now(struct mt_topology *t)
+{
+	struct mt__reclaim *rc = &t->reclaim;
+
+	if (atomic_exchange_explicit(&rc->roused_now, true,
+	    memory_order_acq_rel))
+		return;
+	pthread_mutex_lock(&rc->lock);
+	rc->kick = rc->kick_now = true;
+	pthread_cond_signal(rc->in_grace ? &rc->work_now : &rc->work);
 	pthread_mutex_unlock(&rc->lock);
 }
 
@@ -106,7 +126,7 @@ mt__retire_now(struct mt_topology *t, struct mt__retired *r,
     void (*fn)(struct mt__retired *))
 {
 	push(&t->reclaim.now, r, fn);
-	rouse(t);
+	rouse_now(t);
 }
 
 /* Take all of a queue, oldest first. */
@@ -163,6 +183,30 @@ run_ready(struct mt_topology *t)
 	return (true);
 }
 
+/* What is in now, when all that roused somebody for it is to be seen. */
+static struct mt__retired *
+take_now(struct mt__reclaim *rc)
+{
+	(void)atomic_exchange_explicit(&rc->roused_now, false,
+	    memory_order_acq_rel);
+	return (take(&rc->now));
+}
+
+/* Wait for all readers that there are, and let the stand-in work meanwhile. */
+static void
+wait_for_readers(struct mt__reclaim *rc)
+{
+	pthread_mutex_lock(&rc->lock);
+	rc->in_grace = true;
+	if (rc->kick_now)
+		pthread_cond_signal(&rc->work_now);
+	pthread_mutex_unlock(&rc->lock);
+	urcu_bp_synchronize_rcu();
+	pthread_mutex_lock(&rc->lock);
+	rc->in_grace = false;
+	pthread_mutex_unlock(&rc->lock);
+}
+
 static void
 pass(struct mt_topology *t)
 {
@@ -171,15 +215,19 @@ pass(struct mt_topology *t)
 
 	(void)atomic_exchange_explicit(&rc->roused, false,
 	    memory_order_acq_rel);
+	run(take_now(rc));
 	if ((r = take(&rc->after_grace)) != NULL) {
-		urcu_bp_synchronize_rcu();
+		wait_for_readers(rc);
 		pthread_mutex_lock(&rc->lock);
 		rc->ready = r;
 		pthread_mutex_unlock(&rc->lock);
 		while (run_ready(t))
 			;
 	}
-	/* A pass ends when all is freed, by whomever; they never block. */
+	/*
+	 * A pass ends when all is freed, by whomever.  Commits that do never
+	 * block, and the stand-in has no more than what it took.
+	 */
 	pthread_mutex_lock(&rc->lock);
 	while (rc->helpers != 0)
 		pthread_cond_wait(&rc->done, &rc->lock);
@@ -205,13 +253,37 @@ reclaimer(void *arg)
 		if (!rc->kick)
 			break;
 		atomic_store_explicit(&rc->awake, true, memory_order_relaxed);
-		rc->kick = false;
+		rc->kick = rc->kick_now = false;
 		rc->passes_begun++;
 		pthread_mutex_unlock(&rc->lock);
 		pass(t);
 		pthread_mutex_lock(&rc->lock);
 		rc->passes_done++;
 		pthread_cond_broadcast(&rc->done);
+	}
+	pthread_mutex_unlock(&rc->lock);
+	return (NULL);
+}
+
+static void *
+stand_in(void *arg)
+{
+	struct mt_topology *t = arg;
+	struct mt__reclaim *rc = &t->reclaim;
+
+	pthread_mutex_lock(&rc->lock);
+	for (;;) {
+		while (!(rc->kick_now && rc->in_grace) && !rc->stop)
+			pthread_cond_wait(&rc->work_now, &rc->lock);
+		if (rc->stop)
+			break;
+		rc->kick_now = false;
+		rc->helpers++;
+		pthread_mutex_unlock(&rc->lock);
+		run(take_now(rc));
+		pthread_mutex_lock(&rc->lock);
+		if (--rc->helpers == 0)
+			pthread_cond_broadcast(&rc->done);
 	}
 	pthread_mutex_unlock(&rc->lock);
 	return (NULL);
@@ -318,7 +390,28 @@ mt__reclaim_wait(struct mt_topology *t)
 bool
 mt__reclaim_is_self(struct mt_topology *t)
 {
-	return (pthread_equal(pthread_self(), t->reclaim.thread) != 0);
+	return (pthread_equal(pthread_self(), t->reclaim.thread) != 0 ||
+	    pthread_equal(pthread_self(), t->reclaim.stand_in) != 0);
+}
+
+static void
+stop(struct mt__reclaim *rc)
+{
+	pthread_mutex_lock(&rc->lock);
+	rc->stop = true;
+	pthread_cond_signal(&rc->work);
+	pthread_cond_signal(&rc->work_now);
+	pthread_mutex_unlock(&rc->lock);
+	pthread_join(rc->thread, NULL);
+}
+
+static void
+fini(struct mt__reclaim *rc)
+{
+	pthread_cond_destroy(&rc->done);
+	pthread_cond_destroy(&rc->work_now);
+	pthread_cond_destroy(&rc->work);
+	pthread_mutex_destroy(&rc->lock);
 }
 
 int
@@ -331,17 +424,17 @@ mt__reclaim_init(struct mt_topology *t)
 	atomic_init(&rc->max_waiting, MT_WAITING_DEFAULT);
 	pthread_mutex_init(&rc->lock, NULL);
 	pthread_cond_init(&rc->work, NULL);
+	pthread_cond_init(&rc->work_now, NULL);
 	pthread_cond_init(&rc->done, NULL);
 	/* The program's signals are the program's threads' business. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	error = pthread_create(&rc->thread, NULL, reclaimer, t);
+	if ((error = pthread_create(&rc->thread, NULL, reclaimer, t)) == 0 &&
+	    (error = pthread_create(&rc->stand_in, NULL, stand_in, t)) != 0)
+		stop(rc);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (error != 0) {
-		pthread_cond_destroy(&rc->done);
-		pthread_cond_destroy(&rc->work);
-		pthread_mutex_destroy(&rc->lock);
-	}
+	if (error != 0)
+		fini(rc);
 	return (error);
 }
 
@@ -350,12 +443,7 @@ mt__reclaim_fini(struct mt_topology *t)
 {
 	struct mt__reclaim *rc = &t->reclaim;
 
-	pthread_mutex_lock(&rc->lock);
-	rc->stop = true;
-	pthread_cond_signal(&rc->work);
-	pthread_mutex_unlock(&rc->lock);
-	pthread_join(rc->thread, NULL);
-	pthread_cond_destroy(&rc->done);
-	pthread_cond_destroy(&rc->work);
-	pthread_mutex_destroy(&rc->lock);
+	stop(rc);
+	pthread_join(rc->stand_in, NULL);
+	fini(rc);
 }

@@ -239,8 +239,8 @@ void	mt_region_put(struct mt_region *r);
  * is called once, when r is released.  Replaces nothing: one owner a region.
  *
  * Owns:    r, from now on, the reference that the caller took for it.
- * Context: put runs on the reclaimer's thread with no lock held; it may put
- *          other regions, and must not wait for the topology.
+ * Context: put runs on a thread of the reclaimer, one at a time, with no lock
+ *          held; it may put other regions, and must not wait for the topology.
  * Returns: 0, or -1 with errno set.
  * Errors:  EBUSY (has an owner), EINVAL (put is NULL).
  * Since:   0.1

@@ -12,14 +12,14 @@ extern "C" {
 /*
  * A universe of regions and spaces: one writer lock, one transaction, one
  * reclaimer.  Two topologies share nothing but the process's grace periods, so
- * a callback that does not return holds up freeing in both, and the numbers
- * that threads are given when they first map memory.
+ * a callback that does not return holds up the freeing of what readers may see
+ * in both, and the numbers that threads are given when they first map memory.
  */
 struct mt_topology;
 
 /*
- * Create an empty topology and start its reclaimer thread, which blocks all
- * signals and sleeps until something has to be freed.
+ * Create an empty topology and start its reclaimer: two threads that block all
+ * signals and sleep until something has to be freed.
  *
  * Owns:    the caller, until mt_topology_destroy().
  * Context: any thread.  A topology does not survive fork(2) in the child.
@@ -101,7 +101,8 @@ int	mt_topology_sync(struct mt_topology *t);
  * less, may be in waiting until more comes, something is taken out of a space
  * or destroyed, or mt_topology_sync() is called.
  *
- * Units:   bytes of the library's own; memory of regions is not counted.
+ * Units:   bytes of the library's own; regions that were put, which no reader
+ *          holds up, and the memory behind them are not counted.
  * Context: any thread.
  * Since:   0.1
  */

@@ -550,6 +550,35 @@ stuck_reader(void *arg)
 	return (NULL);
 }
 
+/* Have a thread read for ever. */
+static void
+stuck_begin(pthread_t *id)
+{
+	inside = leave = false;
+	must(pthread_create(id, NULL, stuck_reader, NULL) == 0);
+	pthread_mutex_lock(&lock);
+	while (!inside)
+		pthread_cond_wait(&cond, &lock);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Have it leave. */
+static void
+stuck_leave(void)
+{
+	pthread_mutex_lock(&lock);
+	leave = true;
+	pthread_cond_broadcast(&cond);
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+stuck_end(pthread_t id)
+{
+	stuck_leave();
+	pthread_join(id, NULL);
+}
+
 static void
 test_other_section(void)
 {
@@ -561,11 +590,7 @@ test_other_section(void)
 	t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
 	    mt_region_create_io(t, "stuck", 0, &stuck_ops, NULL), "io"));
 	limit();
-	must(pthread_create(&id, NULL, stuck_reader, NULL) == 0);
-	pthread_mutex_lock(&lock);
-	while (!inside)
-		pthread_cond_wait(&cond, &lock);
-	pthread_mutex_unlock(&lock);
+	stuck_begin(&id);
 	for (n = 0; n < 1000000 && toggle(n) == 0; n++)
 		;
 	ok(n > 10 && n < 1000000 && errno == EAGAIN, "commits go on until the "
@@ -581,16 +606,60 @@ test_other_section(void)
 		must(mt_space_destroy(other) == 0);
 	}
 	ok(n < 1000000 && errno == EAGAIN, "so do spaces that come and go");
-	pthread_mutex_lock(&lock);
-	leave = true;
-	pthread_cond_broadcast(&cond);
-	pthread_mutex_unlock(&lock);
+	stuck_leave();
 	/* Without a sync: what is in waiting is freed by itself. */
 	for (i = 0; i < 1000 && toggle(0) == -1; i++)
 		usleep(10000);
 	ok(i < 1000, "when the reader has left changes work again");
 	pthread_join(id, NULL);
 	is_int(settled(), 0, "and all is freed");
+	end();
+}
+
+/* --- regions that are put ------------------------------------------------- */
+
+/* Has the owner been put so often by now, or soon? */
+static bool
+put_soon(int *owner, int times)
+{
+	int64_t end = t_now_ms() + 10000;
+
+	while (__atomic_load_n(owner, __ATOMIC_SEQ_CST) != times)
+		if (t_now_ms() > end || usleep(1000) == -1)
+			return (false);
+	return (true);
+}
+
+/* They are in no view, so no reader holds them up. */
+static void
+test_put(void)
+{
+	struct mt_region *box, *r;
+	int i, j, owner = 0, seen = 0;
+	pthread_t id;
+
+	begin();
+	t_add(root, 0x1000000, 0, (struct mt_region *)t_not_null(
+	    mt_region_create_io(t, "stuck", 0, &stuck_ops, NULL), "io"));
+	stuck_begin(&id);
+	must(mt_region_set_owner(slots[0], &seen, t_put) == 0);
+	must(mt_region_del(slots[0]) == 0);
+	for (i = 0; i < 5; i++) {
+		for (j = 0; j < 100; j++) {
+			r = t_ram(t, "r", PAGE);
+			must(mt_region_set_owner(r, &owner, t_put) == 0);
+			box = t_container(t, "box", PAGE);
+			must(mt_region_set_owner(box, &owner, t_put) == 0);
+			t_add(box, 0, 0, r);
+			mt_region_put(box);
+		}
+		ok(put_soon(&owner, 2 * 100 * (i + 1)), "regions that are put "
+		    "go while a reader stays, and those in them");
+	}
+	is_int(seen, 0, "that which it may see does not");
+	stuck_end(id);
+	is_int(t_puts_of(t, &seen), 1, "until it leaves");
+	slots[0] = t_add(root, 0, 0, t_ram(t, "s0", PAGE));
 	end();
 }
 
@@ -662,6 +731,7 @@ main(void)
 	test_replaced();
 	test_own_ranges();
 	test_other_section();
+	test_put();
 	test_speed(seconds);
 	return (done());
 }
