@@ -128,6 +128,9 @@ struct mt_iommu_notifier {
  * Context: any thread, listeners and fn included.  Unregistering waits for
  *          calls of fn on other threads, and for a replay: hold no lock that
  *          fn or translate takes.  In a listener that is the writer lock.
+ *          From the fn of one notifier another may be unregistered, unless
+ *          the fn of that one waits for this thread, as it does when it
+ *          unregisters this one: two that do so to each other never return.
  * Returns: 0, or -1 with errno set.
  * Errors:  EINVAL (r is no IOMMU region, or n makes no sense), EBUSY (n is
  *          registered), ENOENT (is not), EDEADLK (from notify_changed), and
