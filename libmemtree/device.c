@@ -193,6 +193,12 @@ buf_size(const struct mt__hit *hit, size_t len, bool is_write)
 	return (len);
 }
 
+size_t
+mt__device_buf(const struct mt__hit *hit, size_t len, bool is_write)
+{
+	return (buf_size(hit, len, is_write));
+}
+
 /* One step of a longer access, at a device. */
 MT__ALWAYS_INLINE enum mt_result
 call_step(const struct mt__hit *hit, uint8_t *buf, unsigned int size,

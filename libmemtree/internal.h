@@ -943,6 +943,8 @@ mt__is_device(const struct mt__hit *hit, bool is_write, struct mt_attrs attrs)
 size_t	mt__device_access(struct mt__reader *rd, struct mt__hit *hit,
 	    uint8_t *buf, size_t len, bool is_write, struct mt_attrs attrs,
 	    unsigned int *res);
+/* How much of it in one call, whatever its length; 0: it has no such. */
+size_t	mt__device_buf(const struct mt__hit *hit, size_t len, bool is_write);
 /* By one access, if the device takes that: its result, or -1. */
 int	mt__device_load(const struct mt__hit *hit, unsigned int size,
 	    enum mt_endian order, uint64_t *val, struct mt_attrs attrs);

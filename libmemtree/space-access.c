@@ -7,6 +7,7 @@
  * has everything inlined.
  */
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal-value.h"
@@ -214,21 +215,29 @@ mt_space_store(struct mt_space *sp, mt_addr addr, unsigned int size,
 
 /* --- with rules of their own --------------------------------------------- */
 
-#define CHUNK	512u
+#define CHUNK		512u
+#define LARGE_CHUNK	((size_t)1 << 20)
 
-/* Of what is written by such rules, up to *step bytes of p to where hit is. */
-typedef unsigned int	step_fn(struct mt__reader *rd, const struct mt__hit *hit,
-			    mt_addr addr, const uint8_t *p, size_t *step,
+/* What is written by such rules. */
+struct source {
+	const uint8_t *p;		/* what is next; NULL: byte, always */
+	uint8_t byte;
+	uint8_t *large;			/* a chunk of it, if one was needed */
+	size_t large_len;
+};
+
+/* Of a source, up to *step bytes to where hit is. */
+typedef unsigned int	step_fn(struct mt__reader *rd,
+			    const struct mt__hit *hit, mt_addr addr,
+			    struct source *src, size_t *step,
 			    struct mt_attrs attrs);
 
-/*
- * Write len bytes by fn, through IOMMUs if need be: of p, or if it is a chunk
- * that repeats as often as it takes.
- */
+/* Write len bytes by fn, through IOMMUs if need be. */
 static unsigned int
-write_by(step_fn *fn, struct mt__reader *rd, mt_addr addr, const uint8_t *p,
-    bool repeats, size_t len, struct mt_attrs attrs)
+write_by(step_fn *fn, struct mt__reader *rd, mt_addr addr, struct source *src,
+    size_t len, struct mt_attrs attrs)
 {
+	const uint8_t *p = src->p;
 	unsigned int res = MT_OK;
 	struct mt__reader in;
 	struct mt__hit hit;
@@ -244,14 +253,13 @@ write_by(step_fn *fn, struct mt__reader *rd, mt_addr addr, const uint8_t *p,
 			    MT_IOMMU_WRITE, MT_IOMMU_WRITE, attrs, &at, &fault);
 			res |= fault;
 			if (fault == MT_OK) {
-				res |= write_by(fn, &in, at, p, repeats, step,
-				    attrs);
+				res |= write_by(fn, &in, at, src, step, attrs);
 				mt__reader_leave(&in);
 			}
 		} else
-			res |= fn(rd, &hit, addr, p, &step, attrs);
-		if (!repeats)
-			p += step;
+			res |= fn(rd, &hit, addr, src, &step, attrs);
+		if (p != NULL)
+			src->p = p += step;
 		len -= step;
 		if (len != 0 && addr > MT_LAST_MAX - step)
 			return (res | MT_DECODE);
@@ -260,20 +268,72 @@ write_by(step_fn *fn, struct mt__reader *rd, mt_addr addr, const uint8_t *p,
 	return (res);
 }
 
-/* They end at multiples of the chunk's size, like devices. */
+/* A chunk to be given away in one piece, of no more than len bytes. */
+static const uint8_t *
+large_chunk(struct source *src, size_t *len)
+{
+	if (src->large == NULL) {
+		src->large_len = *len < LARGE_CHUNK ? *len : LARGE_CHUNK;
+		if ((src->large = malloc(src->large_len)) == NULL)
+			return (NULL);
+		memset(src->large, src->byte, src->large_len);
+	}
+	if (*len > src->large_len)
+		*len = src->large_len;
+	return (src->large);
+}
+
+/*
+ * What is one thing for all of a section is done at once: memory, a buffer for
+ * a device that takes any, and what is in vain.  The rest is in chunks that end
+ * at multiples of their size, like devices.
+ */
 static unsigned int
 set(struct mt__reader *rd, const struct mt__hit *hit, mt_addr addr,
-    const uint8_t *p, size_t *step, struct mt_attrs attrs)
+    struct source *src, size_t *step, struct mt_attrs attrs)
 {
-	(void)hit;
-	if (*step > CHUNK - addr % CHUNK)
+	bool is_device = mt__is_device(hit, true, attrs), is_all;
+	size_t len = *step, room;
+	const uint8_t *p;
+	uint8_t chunk[CHUNK];
+	mt_addr end;
+
+	is_all = hit->room >= len - 1;
+	room = is_all ? len : (size_t)hit->room + 1;
+	if (hit->host != NULL && room > sizeof(uint64_t) &&
+	    (hit->span->flags & MT__EXACT) == 0) {
+		memset(hit->host, src->byte, room);
+		mt__wrote(hit->span->region, hit->off, room);
+		*step = room;
+		return (MT_OK);
+	}
+	memset(chunk, src->byte, sizeof(chunk));
+	if (is_device && (room = mt__device_buf(hit, len, true)) != 0) {
+		p = room <= CHUNK ? chunk : large_chunk(src, &room);
+		if (p != NULL) {
+			*step = room;
+			return (mt__access(rd, addr, (void *)(uintptr_t)p, room,
+			    true, attrs));
+		}
+	}
+	if (hit->host == NULL && !is_device) {
+		/* The last word of a hole may swallow what follows it. */
+		end = (addr + hit->room) & ~(mt_addr)(CHUNK - 1);
+		if (hit->span == NULL && !is_all)
+			room = end > addr ? (size_t)(end - addr) : 0;
+		if (room != 0) {
+			*step = room;
+			return (mt__access(rd, addr, chunk, 1, true, attrs));
+		}
+	}
+	if (len > CHUNK - addr % CHUNK)
 		*step = CHUNK - addr % CHUNK;
-	return (mt__access(rd, addr, (void *)(uintptr_t)p, *step, true, attrs));
+	return (mt__access(rd, addr, chunk, *step, true, attrs));
 }
 
 static unsigned int
 write_rom(struct mt__reader *rd, const struct mt__hit *hit, mt_addr addr,
-    const uint8_t *p, size_t *step, struct mt_attrs attrs)
+    struct source *src, size_t *step, struct mt_attrs attrs)
 {
 	struct mt_region *r = hit->span != NULL ? hit->span->region : NULL;
 
@@ -283,9 +343,9 @@ write_rom(struct mt__reader *rd, const struct mt__hit *hit, mt_addr addr,
 	if (r == NULL || r->ptr == NULL || r->write_protected)
 		return (MT_DECODE);
 	if (r->kind == MT_RAM_DEVICE)
-		mt__ram_device_write(hit, p, *step);
+		mt__ram_device_write(hit, src->p, *step);
 	else {
-		mt__copy(r->ptr + hit->off, p, *step);
+		mt__copy(r->ptr + hit->off, src->p, *step);
 		mt__wrote(r, hit->off, *step);
 	}
 	return (MT_OK);
@@ -295,14 +355,14 @@ enum mt_result
 mt_space_set(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
     struct mt_attrs attrs)
 {
+	struct source src = { .byte = byte };
 	struct mt__reader rd;
-	uint8_t chunk[CHUNK];
 	unsigned int res;
 
-	memset(chunk, byte, sizeof(chunk));
 	mt__reader_begin(&rd, sp);
-	res = write_by(set, &rd, addr, chunk, true, len, attrs);
+	res = write_by(set, &rd, addr, &src, len, attrs);
 	mt__reader_end(&rd);
+	free(src.large);
 	return ((enum mt_result)res);
 }
 
@@ -310,11 +370,12 @@ enum mt_result
 mt_space_write_rom(struct mt_space *sp, mt_addr addr, const void *buf,
     size_t len, struct mt_attrs attrs)
 {
+	struct source src = { .p = buf };
 	struct mt__reader rd;
 	unsigned int res;
 
 	mt__reader_begin(&rd, sp);
-	res = write_by(write_rom, &rd, addr, buf, false, len, attrs);
+	res = write_by(write_rom, &rd, addr, &src, len, attrs);
 	mt__reader_end(&rd);
 	return ((enum mt_result)res);
 }

@@ -96,8 +96,10 @@ enum mt_result mt_space_write(struct mt_space *sp, mt_addr addr,
 
 /*
  * Write byte to each of len addresses, or write to memory that may be ROM.
- * mt_space_write_rom() skips what is not host memory and answers MT_DECODE
- * for it.
+ * mt_space_set() writes as accesses of up to 512 bytes would, but for memory
+ * and regions that take whole buffers, which get theirs in one piece, up to 1
+ * MiB.  mt_space_write_rom() skips what is not host memory and answers
+ * MT_DECODE for it.
  *
  * Returns, Context: as mt_space_write().
  * Since:   0.1

@@ -781,6 +781,159 @@ test_set(void)
 	end(&w);
 }
 
+/* What filling is, without its short cuts. */
+static enum mt_result
+set_by_writes(struct mt_space *sp, mt_addr addr, uint8_t byte, size_t len,
+    struct mt_attrs attrs)
+{
+	uint8_t chunk[512];
+	unsigned int res = MT_OK;
+	size_t step;
+
+	memset(chunk, byte, sizeof(chunk));
+	for (; len != 0; addr += step, len -= step) {
+		step = sizeof(chunk) - addr % sizeof(chunk);
+		if (step > len)
+			step = len;
+		res |= mt_space_write(sp, addr, chunk, step, attrs);
+	}
+	return ((enum mt_result)res);
+}
+
+#define PIECES	12
+#define AT_MOST	0x280		/* bytes of each */
+
+/* One thing after the other, at odd addresses, with holes between them. */
+static struct mt_space *
+random_space(struct mt_topology *t, struct t_dev *devs, uint64_t *seed,
+    struct mt_region **mem)
+{
+	struct mt_region *root = t_container(t, "root", 0x10000), *r;
+	struct mt_space *sp;
+	mt_addr at = 0, size;
+	unsigned int i;
+
+	must(mt_topology_begin(t) == 0);
+	for (i = 0; i < PIECES; i++) {
+		size = 1 + t_below(seed, AT_MOST);
+		switch (t_below(seed, 8)) {
+		case 0:
+			r = t_rom(t, "rom", size);
+			break;
+		case 1:
+			r = t_romd(t, "romd", size, &devs[t_below(seed, 3)]);
+			break;
+		case 2:
+		case 3:
+			r = t_io(t, "io", size, &devs[t_below(seed, 3)]);
+			break;
+		case 4:
+			r = t_reserved(t, "reserved", size);
+			break;
+		default:
+			r = t_ram(t, "ram", size);
+			break;
+		}
+		mem[i] = t_add(root, at, 0, r);
+		at += size;
+		if (t_below(seed, 3) == 0)
+			at += 1 + t_below(seed, AT_MOST);
+	}
+	must(mt_topology_commit(t) == 0);
+	sp = t_space(root);
+	mt_region_put(root);
+	return (sp);
+}
+
+/* All that has been written since the last look, by calls and in memory. */
+static const char *
+written(struct t_dev *devs, struct mt_region **mem)
+{
+	static char text[2][PIECES * AT_MOST * 2 + 4 * T_TEXT];
+	static unsigned int turn;
+	char *s = text[turn++ % 2], *at = s;
+	unsigned int i, n;
+	uint8_t *p;
+
+	for (i = 0; i < 3; i++) {
+		n = devs[i].ncalls;
+		at += sprintf(at, "%u: %s; ", n, t_calls(&devs[i]));
+	}
+	for (i = 0; i < PIECES; i++) {
+		if ((p = mt_region_ptr(mem[i])) == NULL)
+			continue;
+		for (n = 0; n <= mt_region_last(mem[i]); n++) {
+			at += sprintf(at, "%02x", p[n]);
+			p[n] = 0;
+		}
+		at += sprintf(at, " ");
+	}
+	return (s);
+}
+
+static void
+test_set_alike(void)
+{
+	struct t_dev devs[3] = { T_DEV(.endian = MT_LITTLE),
+	    T_DEV(.valid = { 1, 8, true }, .impl = { 1, 2, true }),
+	    T_DEV(.qemu_exact = true, .valid = { 1, 4, false }) };
+	uint64_t seed = t_env("T_SEED", 1);
+	struct mt_region *mem[PIECES];
+	struct mt_topology *t;
+	struct mt_space *sp;
+	unsigned int i, j, differ = 0;
+	enum mt_result res;
+	mt_addr addr;
+	size_t len;
+	const char *one;
+
+	for (i = 0; i < 40; i++) {
+		t = t_topology();
+		sp = random_space(t, devs, &seed, mem);
+		(void)written(devs, mem);
+		for (j = 0; j < 20; j++) {
+			struct mt_attrs attrs = {
+				.memory_only = t_below(&seed, 8) == 0,
+				.debug = t_below(&seed, 8) == 0,
+			};
+
+			addr = t_below(&seed, PIECES * AT_MOST);
+			len = 1 + t_below(&seed, t_below(&seed, 2) == 0 ? 16 :
+			    0xc00);
+			res = mt_space_set(sp, addr, 0x5a, len, attrs);
+			one = written(devs, mem);
+			differ += res != set_by_writes(sp, addr, 0x5a, len,
+			    attrs);
+			differ += strcmp(one, written(devs, mem)) != 0;
+		}
+		must(mt_space_destroy(sp) == 0);
+		must(mt_topology_destroy(t) == 0);
+	}
+	is_int(differ, 0, "filling is a series of writes for who is written "
+	    "to");
+}
+
+static void
+test_set_hole(void)
+{
+	struct t_dev dev = T_DEV(.endian = MT_LITTLE);
+	struct world w = begin(&dev, 8);
+	struct mt_region *last;
+
+	must(mt_region_resize(w.root, MT_LAST_MAX) == 0);
+	last = t_add(w.root, (mt_addr)1 << 60, 0, t_ram(w.t, "last", 8));
+	is_int(mt_space_set(w.sp, 0x100000, 7, (size_t)1 << 59,
+	    MT_ATTRS_NONE), MT_DECODE, "a hole is passed at once");
+	is_int(mt_space_set(w.sp, 0x100001, 7, ((size_t)1 << 60) - 0x100001 +
+	    4, MT_ATTRS_NONE), MT_DECODE, "up to what is behind it");
+	is_mem(mt_region_ptr(last), "\7\7\7\7\0", 5, "which is set");
+	t_add(w.root, 0x100000, 0, t_reserved(w.t, "reserved",
+	    (mt_addr)1 << 59));
+	is_int(mt_space_set(w.sp, 0x100001, 7, (size_t)1 << 58,
+	    MT_ATTRS_NONE), MT_DECODE, "so is what is not to be written");
+	end(&w);
+}
+
 static void
 test_attrs(void)
 {
@@ -895,6 +1048,8 @@ main(void)
 	test_readonly();
 	test_write_rom();
 	test_set();
+	test_set_alike();
+	test_set_hole();
 	test_attrs();
 	test_reentry();
 	return (done());

@@ -231,6 +231,23 @@ test_only(void)
 	end(w);
 }
 
+/* Filling is one buffer where a write is, and keeps to single values, too. */
+static void
+test_set(void)
+{
+	struct world *w = begin(&both_ops);
+
+	works(mt_space_set(w->sp, IO + 0x13, 9, 0xdd0, MT_ATTRS_NONE),
+	    "filling");
+	is_str(calls(w), " W 13/dd0", "is one buffer");
+	is_hex(w->dev.bytes[0x12], 0x7e, "from the first");
+	is_hex(w->dev.bytes[0x13] + w->dev.bytes[0xde2], 18, "to the last");
+	works(mt_space_set(w->sp, IO + 0x1fc, 8, 8, MT_ATTRS_NONE),
+	    "of a few");
+	is_str(calls(w), " w 1fc/4 w 200/4", "it is values");
+	end(w);
+}
+
 static void
 test_one_way(void)
 {
@@ -308,6 +325,7 @@ main(void)
 	test_whole();
 	test_edges();
 	test_only();
+	test_set();
 	test_one_way();
 	test_fails();
 	test_bounce();
