@@ -210,6 +210,52 @@ test_bounce(void)
 	end(&w);
 }
 
+/* Others take the places of both RAMs while a device is asked. */
+static enum mt_result
+replace(void *arg, mt_addr off, unsigned int size, uint64_t *val,
+    struct mt_attrs attrs)
+{
+	struct world *w = arg;
+
+	(void)off, (void)size, (void)attrs;
+	*val = 0;
+	must(mt_topology_begin(w->t) == 0);
+	must(mt_region_del(w->ram) == 0);
+	must(mt_region_del(w->other) == 0);
+	t_add(w->root, 0, 0, t_ram(w->t, "new", 0x2000));
+	must(mt_topology_commit(w->t) == 0);
+	return (MT_OK);
+}
+
+/* A list has one view, whatever changes while it is mapped. */
+static void
+test_one_view(void)
+{
+	static const struct mt_io_ops ops = { .read = replace,
+	    .valid = { 1, 8, 0 }, .impl = { 1, 8, 0 } };
+	static const struct mt_range list[] = { { 0x7f0, 0x80f },
+	    { 0x200, 0x20f }, { 0x1000, 0x100f } };
+	struct world w;
+	uint8_t *other;
+
+	begin(&w);
+	t_add(w.root, 0x800, 1, (struct mt_region *)t_not_null(
+	    mt_region_create_io(w.t, "replace", 7, &ops, &w), "io"));
+	other = mt_region_ptr(w.other);
+	memset(mt_region_ptr(w.ram), 0x11, 0x1000);
+	works(map(&w, list, 3, MT_DMA_READ, N), "a list whose memory goes "
+	    "while it is mapped");
+	is_str(pieces(&w), "7f0+10 ?+10 200+10 ?+10 of 40",
+	    "has what was there");
+	ok(w.sg.niov == 4 && w.iov[3].iov_base == other, "in all ranges");
+	is_str(t_hex(w.iov[1].iov_base, 16),
+	    "00000000000000001111111111111111", "and in what is staged");
+	is_view(w.sp, "0-7ff new+0, 800-807 replace+0, 808-1fff new+808, "
+	    "3000-30ff io+0, 4000-4fff rom+0 r", "where others are now");
+	must(mt_dma_unmap_sg(&w.sg, 0) == 0);
+	end(&w);
+}
+
 int
 main(void)
 {
@@ -217,5 +263,6 @@ main(void)
 	test_pinned();
 	test_partial();
 	test_bounce();
+	test_one_view();
 	return (done());
 }
