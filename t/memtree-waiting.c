@@ -7,6 +7,8 @@
  * writer goes at full speed.
  */
 
+#include <sys/syscall.h>
+
 #include <time.h>
 #include <unistd.h>
 
@@ -616,6 +618,90 @@ test_other_section(void)
 	end();
 }
 
+/* --- commits that free ---------------------------------------------------- */
+
+static bool hold;			/* lock; others stay in close() */
+static bool held;			/* lock; one does */
+static pthread_t main_thread;
+
+int
+close(int fd)
+{
+	pthread_mutex_lock(&lock);
+	while (hold && !pthread_equal(pthread_self(), main_thread)) {
+		held = true;
+		pthread_cond_broadcast(&cond);
+		pthread_cond_wait(&cond, &lock);
+	}
+	pthread_mutex_unlock(&lock);
+	return ((int)syscall(SYS_close, fd));
+}
+
+static void
+stuck_put(void *val)
+{
+	(void)stuck_read(NULL, 0, 1, val, MT_ATTRS_NONE);
+}
+
+/* Let the reclaimer come to 200 views, the first of which it stays in. */
+static void
+stuck_reclaimer(struct mt_region *r, int fd)
+{
+	struct mt_region *owned = t_container(t, "owned", 1);
+	uint64_t val;
+	unsigned int i;
+
+	inside = leave = false;
+	must(mt_region_set_owner(owned, &val, stuck_put) == 0);
+	must(settled() == 0);
+	mt_region_put(owned);
+	pthread_mutex_lock(&lock);
+	while (!inside)
+		pthread_cond_wait(&cond, &lock);
+	pthread_mutex_unlock(&lock);
+	must(mt_region_del_eventfd(r, 0, 4, false, 0, fd) == 0);
+	for (i = 0; i < 200; i++)
+		must(toggle(0) == 0);
+	hold = true;
+	stuck_leave();
+	pthread_mutex_lock(&lock);
+	while (!held)
+		pthread_cond_wait(&cond, &lock);
+	pthread_mutex_unlock(&lock);
+}
+
+static void
+test_help(void)
+{
+	struct mt_region *r;
+	unsigned int i;
+	size_t bytes;
+	int fd;
+
+	main_thread = pthread_self();
+	begin();
+	fd = t_eventfd();
+	r = t_add(root, 0x2000000, 0, t_io(t, "r", PAGE, &dev));
+	must(mt_region_add_eventfd(r, 0, 4, false, 0, fd) == 0);
+	stuck_reclaimer(r, fd);
+	bytes = mt_topology_waiting(t);
+	must(toggle(0) == 0);
+	ok(mt_topology_waiting(t) > bytes, "what the reclaimer does not come "
+	    "to waits, if it is little");
+	mt_topology_set_max_waiting(t, bytes * 2);
+	for (i = 0; i < 4; i++)
+		must(toggle(0) == 0);
+	ok(mt_topology_waiting(t) < bytes * 2 / 3, "if it is much commits "
+	    "free some: %zu of %zu bytes", mt_topology_waiting(t), bytes);
+	pthread_mutex_lock(&lock);
+	hold = false;
+	pthread_cond_broadcast(&cond);
+	pthread_mutex_unlock(&lock);
+	is_int(settled(), 0, "and it the rest");
+	close(fd);
+	end();
+}
+
 /* --- regions that are put ------------------------------------------------- */
 
 /* Has the owner been put so often by now, or soon? */
@@ -731,6 +817,7 @@ main(void)
 	test_replaced();
 	test_own_ranges();
 	test_other_section();
+	test_help();
 	test_put();
 	test_speed(seconds);
 	return (done());
