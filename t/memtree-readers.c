@@ -4,7 +4,7 @@
 /*
  * Readers write to nothing that another thread reads: all that the library has
  * allocated for a topology, its spaces, regions and views cannot be written to
- * while they do what they do.  (It has no globals: see symbols.t.)
+ * while they do what they do.  (Its globals are few: see symbols.t.)
  */
 
 #include <sys/mman.h>
