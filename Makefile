@@ -109,6 +109,7 @@ VD_SRCS		= \
 	libvfudma/client-tree.c \
 	libvfudma/dma.c \
 	libvfudma/irq.c \
+	libvfudma/mappings.c \
 	libvfudma/message.c \
 	libvfudma/msg.c \
 	libvfudma/msg-read.c \
@@ -130,6 +131,7 @@ VD_HDRS		= \
 	libvfudma/client.h \
 	libvfudma/client-tree.h \
 	libvfudma/irq.h \
+	libvfudma/mappings.h \
 	libvfudma/pci.h \
 	libvfudma/proto.h \
 	libvfudma/request.h \

@@ -17,9 +17,6 @@
 
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
-
-#include <linux/magic.h>
 
 #include <errno.h>
 #include <inttypes.h>
@@ -37,10 +34,7 @@
 /* Our mapping of a client's file, as long as an entry has it. */
 struct memory {
 	_Atomic(unsigned int) refs;
-	void *ptr;
-	size_t len;
-	size_t before;			/* bytes ahead of the entry's first */
-	struct vd__sigbus_range guard;
+	struct vd__mapping map;
 };
 
 /*
@@ -109,9 +103,7 @@ put_memory(struct entry *e)
 	e->mem = NULL;
 	if (m == NULL || atomic_fetch_sub(&m->refs, 1) > 1)
 		return;
-	/* Not a moment later: somebody else's memory may be there then. */
-	vd__sigbus_del(&m->guard);
-	munmap(m->ptr, m->len);
+	vd__mapping_fini(&m->map);
 	free(m);
 }
 
@@ -199,19 +191,6 @@ discard(struct vd__dma *d, struct entry *e)
 
 /* --- map ----------------------------------------------------------------- */
 
-/* A mapping of this file starts at a multiple of this, and is one long. */
-static uint64_t
-granule(int fd, const struct stat *st)
-{
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	struct statfs fs;
-
-	if (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC &&
-	    st->st_blksize > 0 && (uint64_t)st->st_blksize > page)
-		return ((uint64_t)st->st_blksize);
-	return (page);
-}
-
 /* Make r own e, and put it into e; otherwise put r, and return the errno. */
 static int
 own(struct entry *e, struct mt_region *r)
@@ -227,40 +206,24 @@ own(struct entry *e, struct mt_region *r)
 	return (err);
 }
 
-/*
- * Map what e shows of the client's file, before anybody can know of it: whole
- * pages, as a mapping can start only at a page, and one of huge pages cannot
- * even be removed unless it also ends at one.
- */
+/* Map what e shows of the client's file, before anybody can know of it. */
 static int
 map_memory(struct vd_server *s, struct entry *e, int fd, const struct stat *st)
 {
-	uint64_t unit = granule(fd, st), before = e->offset % unit;
 	uint64_t len = e->last - e->first + 1;
 	int prot = PROT_READ, err;
 	struct memory *m;
 
-	/* Where addresses have 32 bits. */
-	if (len > SIZE_MAX - before || before + len > SIZE_MAX - unit)
-		return (ENOMEM);
+	if ((e->flags & VD_DMA_WRITABLE) != 0)
+		prot |= PROT_WRITE;
 	if ((m = calloc(1, sizeof(*m))) == NULL)
 		return (ENOMEM);
 	m->refs = 1;
-	m->before = before;
-	m->len = (before + len + unit - 1) / unit * unit;
-	/* The end of an ordinary page is rounded by the kernel. */
-	if (before == 0 && unit == (uint64_t)sysconf(_SC_PAGESIZE))
-		m->len = len;
-	if ((e->flags & VD_DMA_WRITABLE) != 0)
-		prot |= PROT_WRITE;
-	m->ptr = mmap(NULL, m->len, prot, MAP_SHARED, fd,
-	    (off_t)(e->offset - before));
-	if (m->ptr == MAP_FAILED) {
-		err = errno;
+	if ((err = vd__mapping_init(&m->map, fd, st, e->offset, len, prot,
+	    &s->mark, s->client)) != 0) {
 		free(m);
 		return (err);
 	}
-	vd__sigbus_add(&m->guard, m->ptr, m->len, unit, &s->mark, s->client);
 	e->mem = m;
 	return (0);
 }
@@ -274,7 +237,7 @@ create_backed(struct vd_server *s, struct entry *e, const char *name)
 {
 	struct mt_backing backing = { .kind = MT_BACKING_PTR };
 	uint64_t len = e->last - e->first + 1;
-	const struct memory *m = e->mem;
+	const struct vd__mapping *m = &e->mem->map;
 	struct mt_region *ram, *alias;
 	int err;
 
@@ -403,7 +366,8 @@ vd__dma_map(struct vd_server *s, const struct vd_dma_map *m, const int *fds,
 		discard(s->dma, e);
 	if (err != 0) {
 		vd__log(s, LOG_WARNING, "DMA_MAP of %#" PRIx64 "+%#" PRIx64
-		    ": %s", m->addr, m->size, strerror(err));
+		    ": %s", m->addr, m->size, err == ENOSPC ?
+		    "as much is mapped as may be" : strerror(err));
 		return (err);
 	}
 	if (!kept)

@@ -3,6 +3,7 @@
 #ifndef LIBVFUDMA_INTERNAL_H
 #define LIBVFUDMA_INTERNAL_H
 
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -16,6 +17,7 @@
 #include <libvfudma/client.h>
 #include <libvfudma/client-tree.h>
 #include <libvfudma/irq.h>
+#include <libvfudma/mappings.h>
 #include <libvfudma/pci.h>
 #include <libvfudma/proto.h>
 #include <libvfudma/request.h>
@@ -874,6 +876,27 @@ vd__sigbus_lost(const struct vd__sigbus_mark *m, uint64_t number)
 	return (atomic_load_explicit(&m->lost, memory_order_acquire) ==
 	    number);
 }
+
+/* --- mappings.c ---------------------------------------------------------- */
+
+/* A mapping of a peer's file. */
+struct vd__mapping {
+	void *ptr;
+	size_t len;			/* in whole pages of the file */
+	size_t before;			/* bytes ahead of what is wanted */
+	struct vd__sigbus_range guard;
+};
+
+/*
+ * Map len bytes of fd, of which st tells, from off; the sum does not wrap.
+ * They are guarded as by vd__sigbus_add().  Returns 0, or an errno: ENOSPC if
+ * the process has as many as it may.
+ */
+int	vd__mapping_init(struct vd__mapping *m, int fd, const struct stat *st,
+	    uint64_t off, uint64_t len, int prot, struct vd__sigbus_mark *mark,
+	    uint64_t number);
+void	vd__mapping_fini(struct vd__mapping *m);
+unsigned int vd__mappings_max(void);
 
 /* --- message.c ----------------------------------------------------------- */
 

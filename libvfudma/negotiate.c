@@ -17,6 +17,9 @@
 /* A peer's JSON beyond this is not read: all known keys take some 300 bytes. */
 #define JSON_LIMIT	8192
 
+/* What our server says, with three more capabilities, or nothing instead. */
+#define JSON		"{\"capabilities\":{\"max_msg_fds\":%d%s%s%s}}"
+
 /* What a peer that names no value means, and what our client offers. */
 #define DEF_MSG_FDS	1
 #define DEF_DATA_XFER	((uint64_t)1 << 20)
@@ -217,8 +220,8 @@ check_major(const struct vd_version *v, char why[VD__WHY_MAX])
 }
 
 /*
- * Our capabilities as JSON with its NUL, in at most room bytes: what matters
- * most first, what equals the default not at all.
+ * Our capabilities as JSON with its NUL, in at most room bytes: where that is
+ * little, what equals the default goes first, then what matters least.
  */
 static size_t
 server_json(const struct vd_server_limits *limits, bool *twin, char *buf,
@@ -226,6 +229,8 @@ server_json(const struct vd_server_limits *limits, bool *twin, char *buf,
 {
 	static const char twin_json[] =
 	    ",\"twin_socket\":{\"supported\":true,\"fd_index\":0}";
+	const bool usual = limits->max_data_xfer == DEF_DATA_XFER;
+	const char *with;
 	char maps[40] = "", xfer[48];
 	int n;
 
@@ -234,17 +239,16 @@ server_json(const struct vd_server_limits *limits, bool *twin, char *buf,
 		    limits->max_dma_regions);
 	snprintf(xfer, sizeof(xfer), ",\"max_data_xfer_size\":%" PRIu32,
 	    limits->max_data_xfer);
-	n = snprintf(buf, room,
-	    "{\"capabilities\":{\"max_msg_fds\":%d%s%s%s}}",
-	    VD_MAX_MSG_FDS, *twin ? twin_json : "", xfer, maps);
+	with = *twin ? twin_json : "";
+	n = snprintf(buf, room, JSON, VD_MAX_MSG_FDS, with, xfer, maps);
+	if ((size_t)n >= room && usual)
+		n = snprintf(buf, room, JSON, VD_MAX_MSG_FDS, with, "", maps);
 	if ((size_t)n >= room && *twin) {
 		*twin = false;
 		return (server_json(limits, twin, buf, room));
 	}
-	if ((size_t)n >= room)
-		n = snprintf(buf, room,
-		    "{\"capabilities\":{\"max_msg_fds\":%d%s}}",
-		    VD_MAX_MSG_FDS, xfer);
+	if ((size_t)n >= room && !usual)
+		n = snprintf(buf, room, JSON, VD_MAX_MSG_FDS, "", xfer, "");
 	if ((size_t)n >= room)
 		n = snprintf(buf, room, "{}");
 	return ((size_t)n >= room ? 0 : (size_t)n + 1);

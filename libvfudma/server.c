@@ -25,7 +25,7 @@
 
 #include "internal.h"
 
-#define DEF_DMA_REGIONS		65535
+#define DEF_DMA_REGIONS		24000
 #define DEF_QUEUED		(4u << 20)
 #define DEF_DMA_TIMEOUT_MS	5000
 #define RUN_MAX			64	/* commands a vd_server_run_all() */
@@ -558,6 +558,17 @@ free_server(struct vd_server *s)
 	errno = saved;
 }
 
+/* Whatever one client takes, as much is left for those of other servers. */
+static unsigned int
+default_regions(void)
+{
+	unsigned int half = vd__mappings_max() / 2;
+
+	if (half >= DEF_DMA_REGIONS)
+		return (DEF_DMA_REGIONS);
+	return (half > 0 ? half : 1);
+}
+
 struct vd_server *
 vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
     void *arg)
@@ -570,7 +581,7 @@ vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
 	s->topology = t;
 	s->ops = ops != NULL ? ops : &none;
 	s->arg = arg;
-	s->limits.max_dma_regions = DEF_DMA_REGIONS;
+	s->limits.max_dma_regions = default_regions();
 	s->limits.max_data_xfer = VD_MAX_DATA_XFER;
 	s->limits.max_queued = DEF_QUEUED;
 	s->limits.dma_timeout_ms = DEF_DMA_TIMEOUT_MS;
@@ -718,7 +729,7 @@ vd_server_set_limits(struct vd_server *s,
 	}
 	s->limits = *limits;
 	if (s->limits.max_dma_regions == 0)
-		s->limits.max_dma_regions = DEF_DMA_REGIONS;
+		s->limits.max_dma_regions = default_regions();
 	if (s->limits.max_data_xfer == 0)
 		s->limits.max_data_xfer = VD_MAX_DATA_XFER;
 	if (s->limits.max_queued == 0)

@@ -60,9 +60,13 @@ struct vd_device_ops {
 	void (*config_written)(void *arg, uint32_t off, uint32_t len);
 };
 
-/* What a server lets a peer use.  Zero means the default. */
+/*
+ * What a server lets a peer use.  Zero means the default.  Regions that are
+ * mapped count for the process, too: see vd_mappings_set_max(), half of whose
+ * limit is the default where that is less.
+ */
 struct vd_server_limits {
-	uint32_t max_dma_regions;	/* 65535 */
+	uint32_t max_dma_regions;	/* 24000 */
 	uint32_t max_data_xfer;		/* bytes in one access: 1 MiB */
 	uint32_t max_queued;		/* bytes of unread replies: 4 MiB */
 	uint32_t dma_timeout_ms;	/* an answer to DMA by message: 5000 */

@@ -9,6 +9,7 @@
 #include <libvfudma/server.h>
 #include <libvfudma/pci.h>
 #include <libvfudma/irq.h>
+#include <libvfudma/mappings.h>
 #include <libvfudma/sigbus.h>
 #include <libvfudma/client.h>
 #include <libvfudma/client-tree.h>

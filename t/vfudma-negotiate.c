@@ -225,6 +225,13 @@ test_server(void)
 	    why), 0, "as what a client can read");
 	is_int(caps.max_data_xfer, 4096, "the transfer size");
 	is_int(caps.max_dma_maps, 16, "and the number of maps");
+
+	few.max_data_xfer = VD_MAX_DATA_XFER;
+	is_int(ask(0, 1, "{\"capabilities\":{\"max_msg_fds\":8,"
+	    "\"max_data_xfer_size\":1048576}}", buf, &len, &few), 0,
+	    "with little room");
+	is_str((char *)buf + 4, "{\"capabilities\":{\"max_msg_fds\":8,"
+	    "\"max_dma_maps\":16}}", "what is no default is told");
 }
 
 int
