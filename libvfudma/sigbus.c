@@ -5,9 +5,9 @@
  * Memory of a peer's that is no more.  A fault in a mapping that was entered
  * here is mended by zeroes in its place; the peer is marked.
  *
- * Signals are the process's, so this is the only file with state of the
- * process: the handler that was there before us, and a skip list by address
- * of the mappings.
+ * Signals are the process's, so this file has state of the process: the
+ * handler that was there before us, and a skip list by address of the
+ * mappings.
  *
  * The handler may run on any thread at any point of any access, so it takes no
  * lock and waits for nobody.  Why it finds the mapping that was touched, and
@@ -114,6 +114,17 @@ put_zeroes(uintptr_t at, size_t len)
 	return (false);
 }
 
+/*
+ * The same in one step, which takes no room in the address space: the last
+ * resort, as what was there may be gone if it fails.
+ */
+static bool
+put_zeroes_over(uintptr_t at, size_t len)
+{
+	return (mmap((void *)at, len, PROT_READ | PROT_WRITE, MAP_PRIVATE |
+	    MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED);
+}
+
 /* Have the owner look.  A later peer's number stays. */
 static void
 tell(struct vd__sigbus_mark *m, uint64_t number)
@@ -152,7 +163,8 @@ mend(uintptr_t p)
 		 * Where there is not that much to be had, the page.
 		 */
 		mended = put_zeroes(r->first, r->len) ||
-		    put_zeroes(p - (p - r->first) % r->unit, r->unit);
+		    put_zeroes(p - (p - r->first) % r->unit, r->unit) ||
+		    put_zeroes_over(r->first, r->len);
 	}
 	/* Release: what was read here, before it is freed. */
 	atomic_fetch_sub_explicit(&bus.walking, 1, memory_order_release);
