@@ -147,7 +147,8 @@ int	vd_client_region_info(struct vd_client *c, unsigned int index,
  * Units:   off and len are bytes; a len beyond the server's max_data_xfer
  *          is sent in several messages.
  * Returns: 0, or -1 with errno set.
- * Errors:  EIO (the server moved fewer bytes than asked), and as above.
+ * Errors:  EFAULT (some of buf is not there; the server may have got zeroes for
+ *          it), EIO (the server moved fewer bytes than asked), and as above.
  * Since:   0.1
  */
 int	vd_client_read(struct vd_client *c, unsigned int index, uint64_t off,

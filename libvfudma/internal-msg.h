@@ -151,7 +151,7 @@ void	vd__conn_count_queued(struct vd__conn *c);
 /*
  * Send a message by st, or queue it, and see to it that it will be sent: 0, or
  * -1.  With ENOBUFS nothing has happened, nor is anything sent with what
- * vd__stream_is_fd_error() knows.  A call begins by this, while nobody can take
+ * vd__stream_is_good() knows.  A call begins by this, while nobody can take
  * it back; it gives hdr its id.
  */
 int	vd__conn_put(struct vd__conn *c, struct vd__stream *st,

@@ -152,6 +152,7 @@ struct vd__msg {
 	int fds[VD_MAX_FDS];	/* ours: set to -1 what is kept */
 	size_t nfds;
 	bool fds_lost;		/* more came than we could take */
+	bool gone;		/* there was no memory where it was to go */
 	struct vd__inbuf *buf;	/* holds data; NULL: data is elsewhere */
 	struct vd__stream *from;	/* a reply goes the same way */
 };
@@ -172,6 +173,7 @@ struct vd__out {
 	size_t left;			/* bytes in iov */
 	bool begun;			/* some of it has gone */
 	bool queued;
+	bool gone;			/* and zeroes for memory that was not there */
 	int fds[VD_MAX_FDS];		/* copies, until it is begun */
 	size_t nfds;
 	struct vd__call *call;		/* lends this, and what iov names */
@@ -206,6 +208,7 @@ struct vd__stream {
 	struct vd_hdr placed;
 	uint8_t *place;			/* the next byte; NULL: not wanted */
 	size_t place_left;		/* 0: none */
+	bool place_gone;		/* was wanted, where no memory was */
 
 	struct vd__outs out;
 	size_t queued;			/* bytes in out */
@@ -238,7 +241,8 @@ void	vd__stream_drop_sockets(struct vd__stream *st);
 /*
  * Take the header and head bytes after it, which are there, of a message that
  * is not all there; the rest goes to dst.  Until vd__stream_placed() returns
- * 1 or -1 that is all that can be received.
+ * 1 or -1 that is all that can be received.  If dst is memory that is gone, the
+ * rest is dropped, and the message says so.
  */
 void	vd__stream_place(struct vd__stream *st, const struct vd_hdr *hdr,
 	    size_t head, void *head_buf, void *dst);
@@ -253,13 +257,16 @@ int	vd__stream_flush(struct vd__stream *st);
  * Send a message, or queue what the socket does not take of it: as flush.  With
  * call its out is used for that, and iov and what it names are lent until the
  * call ends; otherwise they are copied.  force queues in any case.  ENOBUFS
- * (too many with descriptors are queued), and EBADF, EMFILE and ETOOMANYREFS
- * (for fds): nothing of this one is sent or queued, and the stream is good.
+ * (too many with descriptors are queued), EBADF, EMFILE and ETOOMANYREFS (for
+ * fds), and EFAULT (for iov): nothing of this one is sent or queued, and the
+ * stream is good.  What is gone of memory that was lent is sent as zeroes, and
+ * the call's out.gone tells.
  */
 int	vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
 	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
 	    struct vd__call *call, bool force);
-bool	vd__stream_is_fd_error(int err);	/* one of the last three */
+bool	vd__stream_is_good(int err);	/* one of the last four */
+bool	vd__stream_is_fd_error(int err);	/* and not EFAULT */
 /*
  * Stop lending to the queue: 1 if the message was not begun and never will be,
  * 0 if it has gone or the rest of it was copied, -1 with ENOMEM.  A call that
@@ -388,14 +395,15 @@ bool	vd__conn_full(struct vd__conn *c);	/* reply to no more */
  * vd__conn_await().  Returns 0, or -1 with errno set, and the call is not
  * begun: ENOBUFS (too many are under way or have timed out unanswered),
  * EMSGSIZE (more than VD_MAX_MSG_SIZE), EBADF, EMFILE or ETOOMANYREFS (for
- * fds), or one that ends the connection.
+ * fds), EFAULT (for iov), or one that ends the connection.
  */
 int	vd__conn_send(struct vd__conn *c, struct vd__call *call,
 	    enum vd_cmd cmd, const struct iovec *iov, int iovcnt,
 	    const int *fds, size_t nfds, int timeout_ms);
 /*
  * Wait until call ends.  Returns 0 with call->reply, or -1 with errno set,
- * which call->err has, too: the errno in the peer's error reply; ETIMEDOUT,
+ * which call->err has, too: the errno in the peer's error reply; EFAULT, if what
+ * was sent, or where the reply was to go, was gone meanwhile; ETIMEDOUT,
  * after which the connection is still good (the late reply is dropped when it
  * comes); or one that ended the connection.
  */
@@ -868,6 +876,14 @@ struct vd__sigbus_range {
 void	vd__sigbus_add(struct vd__sigbus_range *r, const void *p, size_t len,
 	    size_t unit, struct vd__sigbus_mark *mark, uint64_t number);
 void	vd__sigbus_del(struct vd__sigbus_range *r);
+/*
+ * The kernel says EFAULT of len bytes at p: do as for who touches them.  True
+ * if something was mended, so that it is worth another try.  Any thread; only
+ * for what does not end meanwhile.
+ */
+bool	vd__sigbus_fix(const void *p, size_t len);
+/* Would touching what is at p be a fault?  Of a page; reads nothing itself. */
+bool	vd__sigbus_gone(const void *p);
 
 /* Is memory gone that was entered with this number? */
 static inline bool

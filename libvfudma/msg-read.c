@@ -249,7 +249,7 @@ file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 		return (false);
 	}
 	call = s->call;
-	/* Acquire: who has sent it touches it no more. */
+	/* Acquire: who has sent it touches it no more; gone is told. */
 	if (call != NULL && atomic_load_explicit(&call->lent,
 	    memory_order_acquire)) {
 		pthread_mutex_unlock(&c->lock);
@@ -267,6 +267,9 @@ file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 	}
 	if (m->hdr.flags & VD_ERROR) {
 		err = vd__wire_errno(&m->hdr);
+		vd__msg_close(m);
+	} else if (call->out.gone || m->gone) {
+		err = EFAULT;
 		vd__msg_close(m);
 	} else {
 		call->reply = *m;

@@ -388,7 +388,7 @@ vd__conn_put(struct vd__conn *c, struct vd__stream *st, struct vd_hdr *hdr,
 		return (0);
 	if (rv == -1) {
 		errno = err;
-		return (err == ENOBUFS || vd__stream_is_fd_error(err) ? -1 :
+		return (err == ENOBUFS || vd__stream_is_good(err) ? -1 :
 		    vd__conn_broken(c, err));
 	}
 	pthread_mutex_lock(&c->lock);
@@ -456,7 +456,7 @@ vd__conn_reply(struct vd__conn *c, const struct vd__msg *req,
 	if (vd__conn_put(c, way_back(c, req), &hdr, iov, iovcnt, fds, nfds,
 	    NULL) == 0)
 		return (0);
-	if (vd__stream_is_fd_error(errno))
+	if (vd__stream_is_good(errno))
 		return (vd__conn_error(c, req, errno));
 	/* The peer would wait for ever. */
 	return (vd__conn_result(c, vd__conn_broken(c,
@@ -523,7 +523,7 @@ vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 		if (rv == -1 && errno == ENOBUFS)
 			return (-1);
 	}
-	if (rv == -1 && vd__stream_is_fd_error(errno)) {
+	if (rv == -1 && vd__stream_is_good(errno)) {
 		err = errno;
 		if (vd__conn_cancel(c, call)) {
 			errno = err;

@@ -29,11 +29,16 @@
  *     count and links are sequentially consistent.  It waits only for walks
  *     and mmap(2)s: each range faults once, so that cannot go on for long.
  *
+ * The kernel raises no signal when it finds memory gone in a system call.  Who
+ * is told EFAULT then asks which page it was, and does what the handler does, by
+ * the same rules.
+ *
  * Nothing is entered, and no lock taken, unless the program has asked for
  * protection.
  */
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include <errno.h>
 #include <sched.h>
@@ -169,6 +174,41 @@ mend(uintptr_t p)
 	/* Release: what was read here, before it is freed. */
 	atomic_fetch_sub_explicit(&bus.walking, 1, memory_order_release);
 	return (mended);
+}
+
+/*
+ * Ask the kernel, which looks at the 32 bytes before it finds that there is no
+ * such timer.
+ */
+bool
+vd__sigbus_gone(const void *p)
+{
+	int saved = errno;
+	bool gone;
+
+	gone = syscall(SYS_setitimer, -1, (uintptr_t)p & ~(uintptr_t)31,
+	    NULL) == -1 && errno == EFAULT;
+	errno = saved;
+	return (gone);
+}
+
+bool
+vd__sigbus_fix(const void *p, size_t len)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)p;
+	size_t n;
+	bool fixed = false;
+
+	if (!atomic_load_explicit(&bus.on, memory_order_relaxed))
+		return (false);
+	for (; len > 0; at += n, len -= n) {
+		n = page - at % page;
+		if (n > len)
+			n = len;
+		if (vd__sigbus_gone((const void *)at) && mend(at))
+			fixed = true;
+	}
+	return (fixed);
 }
 
 static bool

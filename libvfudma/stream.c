@@ -226,7 +226,7 @@ hold(struct vd__stream *st, const int *fds, size_t nfds, bool lost,
 		set_lost(st, end);
 }
 
-/* Receive once: bytes, 0 if nothing is there, or -1. */
+/* Receive once: bytes, 0 if nothing is there, or -1; EFAULT takes nothing. */
 static ssize_t
 receive(struct vd__stream *st, void *buf, size_t len, uint64_t pos)
 {
@@ -240,8 +240,9 @@ receive(struct vd__stream *st, void *buf, size_t len, uint64_t pos)
 	if (n == -1) {
 		if (errno == EAGAIN || errno == EWOULDBLOCK)
 			return (0);
-		errno = errno == ENOMEM || errno == ENOBUFS ? ENOMEM :
-		    ENOTCONN;
+		if (errno != EFAULT)
+			errno = errno == ENOMEM || errno == ENOBUFS ? ENOMEM :
+			    ENOTCONN;
 		return (-1);
 	}
 	hold(st, fds, nfds, lost, pos + (uint64_t)n);
@@ -321,6 +322,7 @@ vd__stream_take(struct vd__stream *st, const struct vd_hdr *hdr,
 	m->len = hdr->size - sizeof(*hdr);
 	m->nfds = 0;
 	m->fds_lost = false;
+	m->gone = false;
 	m->from = st;
 	m->buf = st->in;
 	atomic_fetch_add_explicit(&st->in->refs, 1, memory_order_relaxed);
@@ -341,24 +343,43 @@ vd__stream_place(struct vd__stream *st, const struct vd_hdr *hdr, size_t head,
 	st->placed = *hdr;
 	st->place = (uint8_t *)dst + have;
 	st->place_left = hdr->size - sizeof(*hdr) - head - have;
+	st->place_gone = false;
 	st->pos += st->end - st->start;
 	st->start = st->end;
+}
+
+/* Receive some of what is placed, as receive(). */
+static ssize_t
+receive_placed(struct vd__stream *st)
+{
+	uint8_t sink[4096];
+	bool fixed = true;
+	size_t len;
+	ssize_t n;
+
+	while (st->place != NULL) {
+		n = receive(st, st->place, st->place_left, st->pos);
+		if (n != -1 || errno != EFAULT)
+			return (n);
+		/* Once more also if somebody else was quicker. */
+		if (!fixed) {
+			st->place = NULL;
+			st->place_gone = true;
+			break;
+		}
+		fixed = vd__sigbus_fix(st->place, st->place_left);
+	}
+	len = st->place_left < sizeof(sink) ? st->place_left : sizeof(sink);
+	return (receive(st, sink, len, st->pos));
 }
 
 int
 vd__stream_placed(struct vd__stream *st, struct vd__msg *m)
 {
-	uint8_t sink[4096];
-	size_t len;
 	ssize_t n;
 
 	while (st->place_left > 0) {
-		len = st->place_left;
-		if (st->place == NULL && len > sizeof(sink))
-			len = sizeof(sink);
-		n = receive(st, st->place != NULL ? st->place : sink, len,
-		    st->pos);
-		if (n <= 0)
+		if ((n = receive_placed(st)) <= 0)
 			return ((int)n);
 		if (st->place != NULL)
 			st->place += n;
@@ -368,6 +389,7 @@ vd__stream_placed(struct vd__stream *st, struct vd__msg *m)
 	memset(m, 0, sizeof(*m));
 	m->hdr = st->placed;
 	m->len = m->hdr.size - sizeof(m->hdr);
+	m->gone = st->place_gone;
 	m->from = st;
 	claim(st, m);
 	return (1);
@@ -429,6 +451,12 @@ vd__stream_is_fd_error(int err)
 	return (err == EBADF || err == EMFILE || err == ETOOMANYREFS);
 }
 
+bool
+vd__stream_is_good(int err)
+{
+	return (vd__stream_is_fd_error(err) || err == EFAULT);
+}
+
 static int
 send_error(void)
 {
@@ -436,6 +464,60 @@ send_error(void)
 		return (0);
 	errno = errno == ENOMEM || errno == ENOBUFS ? ENOMEM : ENOTCONN;
 	return (-1);
+}
+
+/*
+ * As vd__sock_send(), of what may be memory of another peer's, which that one
+ * can take away; the kernel says EFAULT where others get a SIGBUS.  If that is
+ * handled, so is this.
+ */
+static ssize_t
+send_pieces(const struct vd__stream *st, const struct iovec *iov, int iovcnt,
+    const int *fds, size_t nfds)
+{
+	bool fixed = true;
+	ssize_t n;
+	int i;
+
+	for (;;) {
+		n = vd__sock_send(st->fd, iov, iovcnt, fds, nfds);
+		/* Once more also if somebody else was quicker. */
+		if (n != -1 || errno != EFAULT || !fixed)
+			return (n);
+		fixed = false;
+		for (i = 0; i < iovcnt; i++)
+			fixed |= vd__sigbus_fix(iov[i].iov_base,
+			    iov[i].iov_len);
+	}
+}
+
+/*
+ * Some of a queued message is gone for good, and the peer may have had the
+ * beginning: send the next piece up to the end of a page, or as many zeroes.
+ */
+static ssize_t
+send_page(const struct vd__stream *st, struct vd__out *o)
+{
+	static const uint8_t zeroes[4096];
+	struct iovec iov;
+	size_t room;
+	ssize_t n;
+	int i;
+
+	for (i = 0; o->iov[i].iov_len == 0; i++)
+		continue;
+	iov = o->iov[i];
+	room = sizeof(zeroes) - (uintptr_t)iov.iov_base % sizeof(zeroes);
+	if (iov.iov_len > room)
+		iov.iov_len = room;
+	if (!vd__sigbus_gone(iov.iov_base)) {
+		n = vd__sock_send(st->fd, &iov, 1, o->fds, o->nfds);
+		if (n != -1 || errno != EFAULT)
+			return (n);
+	}
+	o->gone = true;
+	iov.iov_base = (void *)(uintptr_t)zeroes;	/* only read */
+	return (vd__sock_send(st->fd, &iov, 1, o->fds, o->nfds));
 }
 
 int
@@ -447,8 +529,9 @@ vd__stream_flush(struct vd__stream *st)
 	ssize_t n;
 
 	while ((o = TAILQ_FIRST(&st->out)) != NULL) {
-		n = vd__sock_send(st->fd, iov, gather(st, iov), o->fds,
-		    o->nfds);
+		n = send_pieces(st, iov, gather(st, iov), o->fds, o->nfds);
+		if (n == -1 && errno == EFAULT)
+			n = send_page(st, o);
 		if (n == -1)
 			return (send_error());
 		for (sent = (size_t)n; sent > 0; o = TAILQ_FIRST(&st->out)) {
@@ -517,7 +600,7 @@ queue(struct vd__stream *st, const struct vd_hdr *hdr, const struct iovec *iov,
 	o->call = call;
 	o->copy = NULL;
 	o->hdr = *hdr;
-	o->begun = false;
+	o->begun = o->gone = false;
 	o->iov[0] = (struct iovec){ &o->hdr, sizeof(o->hdr) };
 	for (i = 0; i < iovcnt; i++)
 		o->iov[i + 1] = iov[i];
@@ -560,11 +643,13 @@ vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
 	ssize_t n = 0;
 	int i;
 
+	if (call != NULL)
+		call->out.gone = false;
 	if (TAILQ_EMPTY(&st->out) && !force) {
 		all[0] = (struct iovec){ &copy, sizeof(copy) };
 		for (i = 0; i < iovcnt; i++)
 			all[i + 1] = iov[i];
-		n = vd__sock_send(st->fd, all, iovcnt + 1, fds, nfds);
+		n = send_pieces(st, all, iovcnt + 1, fds, nfds);
 		if (n > 0 && call != NULL)
 			call->out.begun = true;
 		if (n == (ssize_t)hdr->size) {
@@ -574,7 +659,8 @@ vd__stream_put(struct vd__stream *st, const struct vd_hdr *hdr,
 			return (1);
 		}
 		if (n == -1) {
-			if ((nfds > 0 && vd__stream_is_fd_error(errno)) ||
+			if (errno == EFAULT || (nfds > 0 &&
+			    vd__stream_is_fd_error(errno)) ||
 			    send_error() == -1)
 				return (-1);
 			n = 0;
