@@ -139,6 +139,7 @@ vd__client_disconnect(struct vd_client *c)
 	vd__conn_destroy(c->conn);
 	c->conn = NULL;
 	pthread_rwlock_unlock(&c->conn_lock);
+	vd__client_set_hangup(c, NULL);
 }
 
 int
@@ -155,6 +156,61 @@ vd_client_check(struct vd_client *c)
 	vd__conn_close(c->conn);
 	errno = ENOTCONN;
 	return (vd__client_leave(c, -1));
+}
+
+/* --- what it maps --------------------------------------------------------- */
+
+void
+vd__hangup_put(struct vd__hangup *h)
+{
+	if (h == NULL || atomic_fetch_sub_explicit(&h->refs, 1,
+	    memory_order_acq_rel) > 1)
+		return;
+	vd__close(h->mark.fd);
+	free(h);
+}
+
+struct vd__hangup *
+vd__hangup_create(int fd)
+{
+	struct vd__hangup *h;
+
+	if ((h = calloc(1, sizeof(*h))) == NULL)
+		return (NULL);
+	h->refs = 1;
+	h->mark.is_socket = true;
+	h->mark.fd = -1;
+	/* It takes one only where faults are handled. */
+	if (vd__sigbus_is_on() &&
+	    (h->mark.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) == -1) {
+		free(h);
+		return (NULL);
+	}
+	return (h);
+}
+
+struct vd__hangup *
+vd__client_hangup(struct vd_client *c)
+{
+	struct vd__hangup *h;
+
+	pthread_mutex_lock(&c->lock);
+	if ((h = c->hangup) != NULL)
+		atomic_fetch_add_explicit(&h->refs, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&c->lock);
+	return (h);
+}
+
+void
+vd__client_set_hangup(struct vd_client *c, struct vd__hangup *h)
+{
+	struct vd__hangup *old;
+
+	pthread_mutex_lock(&c->lock);
+	old = c->hangup;
+	c->hangup = h;
+	pthread_mutex_unlock(&c->lock);
+	vd__hangup_put(old);
 }
 
 /* --- interrupts ---------------------------------------------------------- */

@@ -3,6 +3,7 @@
 
 /* Regions of a client's device as regions of a memory tree. */
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <errno.h>
@@ -138,20 +139,55 @@ vd__client_stop_posts(struct vd_client *c)
 
 /* --- what is mapped ------------------------------------------------------ */
 
+/* Our mapping of a server's file; the owner of the region that shows it. */
+struct window {
+	struct vd__mapping map;
+	struct vd__hangup *hangup;	/* a reference */
+};
+
+static void
+close_window(void *owner)
+{
+	struct window *w = owner;
+
+	vd__mapping_fini(&w->map);
+	vd__hangup_put(w->hangup);
+	free(w);
+}
+
 /*
  * Is all of the area in the file?  Touching what is not would be fatal.  The
  * length of a regular file says so; others can be mapped where nothing is.
  */
 static bool
-long_enough(const struct vd_client_region *info, const struct vd_area *a)
+long_enough(const struct stat *st, uint64_t end)
 {
-	uint64_t end = info->fd_off + a->offset + a->size;
+	return (S_ISREG(st->st_mode) && st->st_size >= 0 &&
+	    end <= (uint64_t)st->st_size);
+}
+
+/* Map len bytes of an area; NULL if that cannot be. */
+static struct window *
+open_window(const struct vd__region *r, const struct vd_client_region *info,
+    const struct vd_area *a, uint64_t len)
+{
+	uint64_t off = info->fd_off + a->offset;
+	int prot = PROT_READ;
+	struct window *w;
 	struct stat st;
 
-	if (fstat(info->fd, &st) == -1)
-		return (false);
-	return (S_ISREG(st.st_mode) && st.st_size >= 0 &&
-	    end <= (uint64_t)st.st_size);
+	if ((r->access & VD_REGION_WRITABLE) != 0)
+		prot |= PROT_WRITE;
+	if (fstat(info->fd, &st) == -1 || !long_enough(&st, off + a->size) ||
+	    (w = calloc(1, sizeof(*w))) == NULL)
+		return (NULL);
+	if ((w->hangup = vd__client_hangup(r->client)) != NULL &&
+	    vd__mapping_init(&w->map, info->fd, &st, off, len, prot,
+	    &w->hangup->mark, 1) == 0)
+		return (w);
+	vd__hangup_put(w->hangup);
+	free(w);
+	return (NULL);
 }
 
 /*
@@ -161,17 +197,24 @@ static struct mt_region *
 map_area(const struct vd__region *r, struct mt_topology *t, const char *name,
     const struct vd_client_region *info, const struct vd_area *a)
 {
-	struct mt_backing backing = { .kind = MT_BACKING_FD, .fd = info->fd,
-	    .fd_off = (off_t)(info->fd_off + a->offset) };
+	struct mt_backing backing = { .kind = MT_BACKING_PTR };
 	uint64_t page = page_size(), len = a->size < page ? page : a->size;
 	struct mt_region *region;
+	struct window *w;
 
-	if (!long_enough(info, a))
+	if ((w = open_window(r, info, a, len)) == NULL)
 		return (NULL);
+	backing.ptr = (uint8_t *)w->map.ptr + w->map.before;
 	if ((r->access & VD_REGION_WRITABLE) == 0)
 		backing.flags |= MT_BACKING_RDONLY;
 	region = mt_region_create_ram_device(t, name, len - 1, &backing);
-	if (region != NULL && (r->access & VD_REGION_WRITABLE) == 0 &&
+	if (region == NULL || mt_region_set_owner(region, w,
+	    close_window) == -1) {
+		mt_region_put(region);
+		close_window(w);
+		return (NULL);
+	}
+	if ((r->access & VD_REGION_WRITABLE) == 0 &&
 	    mt_region_set_readonly(region, true) == -1) {
 		mt_region_put(region);
 		return (NULL);

@@ -78,6 +78,8 @@ client_create(int fd, const struct vd_client_options *o)
 		vd_client_destroy(c);
 		return (NULL);
 	}
+	/* Without it nothing can be mapped, but all is there by message. */
+	c->hangup = vd__hangup_create(vd__conn_fd(c->conn));
 	return (c);
 }
 
@@ -203,6 +205,7 @@ vd__client_take(struct vd_client *c, struct vd_client *from)
 	vd__conn_set_ops(c->conn, &conn_ops, &c->serve);
 	from->conn = NULL;
 	pthread_rwlock_unlock(&c->conn_lock);
+	vd__client_set_hangup(c, vd__client_hangup(from));
 }
 
 /* --- asking -------------------------------------------------------------- */

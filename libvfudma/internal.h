@@ -493,6 +493,83 @@ int	vd__negotiate_server(const struct vd__msg *req,
 int	vd__negotiate_client(struct vd__conn *c, int timeout_ms, bool twin,
 	    struct vd_client_limits *limits, char why[VD__WHY_MAX]);
 
+/* --- sigbus.c ------------------------------------------------------------ */
+
+#define VD__SIGBUS_LEVELS	8
+#define VD__SIGBUS_NEWS		(UINT64_C(1) << 32)
+
+/*
+ * How the owner of memory that a peer shares hears that some of it is gone: a
+ * number that the owner chose, above 0 and higher for later peers.
+ */
+struct vd__sigbus_mark {
+	_Atomic(uint64_t) lost;		/* [a] the highest one that was hit */
+	_Atomic(uint64_t) told;		/* [a] news written to fd */
+	int fd;				/* [I] eventfd, or -1 */
+	bool is_socket;			/* [I] fd is one: hang up by it */
+};
+
+/* A mapping of such memory; private to sigbus.c. */
+struct vd__sigbus_range {
+	uintptr_t first;
+	size_t len;
+	size_t unit;
+	struct vd__sigbus_mark *mark;
+	uint64_t number;
+	unsigned int levels;		/* 0: was not entered */
+	_Atomic(struct vd__sigbus_range *) next[VD__SIGBUS_LEVELS];
+};
+
+/*
+ * Guard len bytes that are mapped at p, in pages of unit bytes: from before
+ * anybody touches them until nobody does any more, which is before they are
+ * unmapped.  A fault there puts number into the mark, and adds VD__SIGBUS_NEWS
+ * to its eventfd, or shuts its socket down.  Without vd_sigbus_protect() this does nothing.  Any thread;
+ * vd__sigbus_del() waits for handlers that run.
+ */
+void	vd__sigbus_add(struct vd__sigbus_range *r, const void *p, size_t len,
+	    size_t unit, struct vd__sigbus_mark *mark, uint64_t number);
+void	vd__sigbus_del(struct vd__sigbus_range *r);
+/*
+ * The kernel says EFAULT of len bytes at p: do as for who touches them.  True
+ * if something was mended, so that it is worth another try.  Any thread; only
+ * for what does not end meanwhile.
+ */
+bool	vd__sigbus_fix(const void *p, size_t len);
+/* Would touching what is at p be a fault?  Of a page; reads nothing itself. */
+bool	vd__sigbus_gone(const void *p);
+
+bool	vd__sigbus_is_on(void);		/* was protection asked for? */
+
+/* Is memory gone that was entered with this number? */
+static inline bool
+vd__sigbus_lost(const struct vd__sigbus_mark *m, uint64_t number)
+{
+	return (atomic_load_explicit(&m->lost, memory_order_acquire) ==
+	    number);
+}
+
+/* --- mappings.c ---------------------------------------------------------- */
+
+/* A mapping of a peer's file. */
+struct vd__mapping {
+	void *ptr;
+	size_t len;			/* in whole pages of the file */
+	size_t before;			/* bytes ahead of what is wanted */
+	struct vd__sigbus_range guard;
+};
+
+/*
+ * Map len bytes of fd, of which st tells, from off; the sum does not wrap.
+ * They are guarded as by vd__sigbus_add().  Returns 0, or an errno: ENOSPC if
+ * the process has as many as it may.
+ */
+int	vd__mapping_init(struct vd__mapping *m, int fd, const struct stat *st,
+	    uint64_t off, uint64_t len, int prot, struct vd__sigbus_mark *mark,
+	    uint64_t number);
+void	vd__mapping_fini(struct vd__mapping *m);
+unsigned int vd__mappings_max(void);
+
 /* --- client-serve.c ------------------------------------------------------ */
 
 /* The client's half of what a server asks. */
@@ -525,6 +602,7 @@ struct vd__msix {
 
 struct vd__identity;
 struct vd__region;
+struct vd__hangup;
 
 /*
  * [I] set when it connects, then immutable   [a] atomic   [c] conn_lock
@@ -548,6 +626,7 @@ struct vd_client {
 	bool lost;			/* [l] and lost_fn knows */
 	void (*lost_fn)(void *arg, int error);	/* [l] */
 	void *lost_arg;			/* [l] */
+	struct vd__hangup *hangup;	/* [l] of conn; a reference; or NULL */
 	struct vd__identity *identity;	/* [l] NULL: not to be recovered */
 	struct vd__kept_irqs irqs[VD_NUM_IRQS];	/* [l] */
 
@@ -589,6 +668,22 @@ void	vd__client_put(struct vd_client *c);
  */
 int	vd__client_enter(struct vd_client *c);
 int	vd__client_leave(struct vd_client *c, int rv);
+
+/*
+ * Who maps a server's file keeps this: a fault there hangs up on that server,
+ * by a descriptor of its own, so that it is never the next one's.
+ */
+struct vd__hangup {
+	_Atomic(unsigned int) refs;	/* [a] the client, mappings */
+	struct vd__sigbus_mark mark;	/* [a] its one number is 1 */
+};
+
+/* For a connection whose socket is fd, of which it has a copy.  NULL: errno. */
+struct vd__hangup *vd__hangup_create(int fd);
+void	vd__hangup_put(struct vd__hangup *h);	/* NULL is ignored */
+/* That of c's connection, to be put; NULL: there is none. */
+struct vd__hangup *vd__client_hangup(struct vd_client *c);
+void	vd__client_set_hangup(struct vd_client *c, struct vd__hangup *h);
 
 /*
  * DMA_MAP and DMA_UNMAP without waiting, for who has entered until they have
@@ -839,80 +934,6 @@ uint32_t vd__irq_msi_pending(const struct vd_server *s);
 /* The table and pending bits of MSI-X, as I/O regions for vd_pci_add_msix(). */
 int	vd__irq_msix_regions(struct vd_server *s, unsigned int vectors,
 	    struct mt_region **table, struct mt_region **pba);
-
-/* --- sigbus.c ------------------------------------------------------------ */
-
-#define VD__SIGBUS_LEVELS	8
-#define VD__SIGBUS_NEWS		(UINT64_C(1) << 32)
-
-/*
- * How the owner of memory that a peer shares hears that some of it is gone: a
- * number that the owner chose, above 0 and higher for later peers.
- */
-struct vd__sigbus_mark {
-	_Atomic(uint64_t) lost;		/* [a] the highest one that was hit */
-	_Atomic(uint64_t) told;		/* [a] news written to fd */
-	int fd;				/* [I] eventfd, or -1 */
-};
-
-/* A mapping of such memory; private to sigbus.c. */
-struct vd__sigbus_range {
-	uintptr_t first;
-	size_t len;
-	size_t unit;
-	struct vd__sigbus_mark *mark;
-	uint64_t number;
-	unsigned int levels;		/* 0: was not entered */
-	_Atomic(struct vd__sigbus_range *) next[VD__SIGBUS_LEVELS];
-};
-
-/*
- * Guard len bytes that are mapped at p, in pages of unit bytes: from before
- * anybody touches them until nobody does any more, which is before they are
- * unmapped.  A fault there puts number into the mark, and adds VD__SIGBUS_NEWS
- * to its eventfd.  Without vd_sigbus_protect() this does nothing.  Any thread;
- * vd__sigbus_del() waits for handlers that run.
- */
-void	vd__sigbus_add(struct vd__sigbus_range *r, const void *p, size_t len,
-	    size_t unit, struct vd__sigbus_mark *mark, uint64_t number);
-void	vd__sigbus_del(struct vd__sigbus_range *r);
-/*
- * The kernel says EFAULT of len bytes at p: do as for who touches them.  True
- * if something was mended, so that it is worth another try.  Any thread; only
- * for what does not end meanwhile.
- */
-bool	vd__sigbus_fix(const void *p, size_t len);
-/* Would touching what is at p be a fault?  Of a page; reads nothing itself. */
-bool	vd__sigbus_gone(const void *p);
-
-/* Is memory gone that was entered with this number? */
-static inline bool
-vd__sigbus_lost(const struct vd__sigbus_mark *m, uint64_t number)
-{
-	return (atomic_load_explicit(&m->lost, memory_order_acquire) ==
-	    number);
-}
-
-/* --- mappings.c ---------------------------------------------------------- */
-
-/* A mapping of a peer's file. */
-struct vd__mapping {
-	void *ptr;
-	size_t len;			/* in whole pages of the file */
-	size_t before;			/* bytes ahead of what is wanted */
-	struct vd__sigbus_range guard;
-};
-
-/*
- * Map len bytes of fd, of which st tells, from off; the sum does not wrap.
- * They are guarded as by vd__sigbus_add().  Returns 0, or an errno: ENOSPC if
- * the process has as many as it may.
- */
-int	vd__mapping_init(struct vd__mapping *m, int fd, const struct stat *st,
-	    uint64_t off, uint64_t len, int prot, struct vd__sigbus_mark *mark,
-	    uint64_t number);
-void	vd__mapping_fini(struct vd__mapping *m);
-unsigned int vd__mappings_max(void);
 
 /* --- message.c ----------------------------------------------------------- */
 

@@ -38,6 +38,7 @@
  */
 
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include <errno.h>
@@ -144,6 +145,11 @@ tell(struct vd__sigbus_mark *m, uint64_t number)
 		continue;
 	if (m->fd == -1)
 		return;
+	if (m->is_socket) {
+		/* Who uses it finds its end; it cannot fail but for that. */
+		shutdown(m->fd, SHUT_RDWR);
+		return;
+	}
 	/* It cannot fail: the counter would have to overflow. */
 	if (write(m->fd, &news, sizeof(news)) == -1)
 		return;
@@ -176,6 +182,13 @@ mend(uintptr_t p)
 	return (mended);
 }
 
+/* Relaxed: the lock orders the rest. */
+bool
+vd__sigbus_is_on(void)
+{
+	return (atomic_load_explicit(&bus.on, memory_order_relaxed));
+}
+
 /*
  * Ask the kernel, which looks at the 32 bytes before it finds that there is no
  * such timer.
@@ -199,7 +212,7 @@ vd__sigbus_fix(const void *p, size_t len)
 	size_t n;
 	bool fixed = false;
 
-	if (!atomic_load_explicit(&bus.on, memory_order_relaxed))
+	if (!vd__sigbus_is_on())
 		return (false);
 	for (; len > 0; at += n, len -= n) {
 		n = page - at % page;
@@ -313,8 +326,7 @@ vd__sigbus_add(struct vd__sigbus_range *r, const void *p, size_t len,
 	unsigned int i;
 
 	r->levels = 0;
-	/* Relaxed: the lock orders the rest. */
-	if (!atomic_load_explicit(&bus.on, memory_order_relaxed))
+	if (!vd__sigbus_is_on())
 		return;
 	r->first = (uintptr_t)p;
 	r->len = (len + unit - 1) / unit * unit;

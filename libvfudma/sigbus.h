@@ -8,19 +8,21 @@ extern "C" {
 #endif
 
 /*
- * Survive clients that make a file shorter after they have shared it: an
+ * Survive peers that make a file shorter after they have shared it: an
  * access to what is gone raises SIGBUS, which ends a program that does not
  * handle it.  This installs a handler for the whole process, once.  It puts
- * zeroes where the client's memory was, so that the access ends, and has the
- * next vd_server_run() drop that client.  What is no fault in a client's
- * memory goes to the handler that was there before, or does what SIGBUS does
- * by default.
+ * zeroes where the peer's memory was, so that the access ends.  If that was a
+ * client's, the next vd_server_run() drops it; if a server's, its connection is
+ * shut down, and the client has lost it as if it had hung up.  What is no fault
+ * in a peer's memory goes to the handler that was there before, or does what
+ * SIGBUS does by default.
  *
- * Memory that clients shared before the call is not protected, nor are threads
+ * Memory that peers shared before the call is not protected, nor are threads
  * that block SIGBUS.
  *
- * Context: any thread, before the first client is served and after the
- *          program has installed a handler of its own.
+ * Context: any thread, before the first client is served or the first server
+ *          connected to, and after the program has installed a handler of its
+ *          own.
  * Returns: 0, or -1 with errno set.  The second call has no effect.
  * Errors:  those of sigaction(2).
  * Since:   0.1
