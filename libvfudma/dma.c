@@ -164,6 +164,8 @@ let_go(struct vd__dma *d, struct entry *e, unsigned int ticket)
 
 	e->ticket = ticket;
 	e->region = NULL;
+	if (e->window.messages != NULL)
+		vd__messages_expel(&e->window);
 	d->due++;
 	mt_region_put(region);
 }

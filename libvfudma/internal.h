@@ -410,9 +410,10 @@ int	vd__conn_send(struct vd__conn *c, struct vd__call *call,
 int	vd__conn_await(struct vd__conn *c, struct vd__call *call);
 /*
  * Give a call up: true if it ends by this, without done; false if it has
- * ended already.
+ * ended already.  The other ends it with ECANCELED, which is told as ever.
  */
 bool	vd__conn_cancel(struct vd__conn *c, struct vd__call *call);
+void	vd__conn_end(struct vd__conn *c, struct vd__call *call);
 /* Call done for what has ended; returns how many. */
 unsigned int vd__conn_finish(struct vd__conn *c);
 bool	vd__conn_has_ended(struct vd__conn *c);	/* finish has something */
@@ -946,6 +947,7 @@ struct vd__window {
 	uint64_t client;		/* whose it is */
 	bool readable;			/* by the device */
 	bool writable;
+	bool going;			/* with messages' lock */
 };
 
 extern const struct mt_io_ops vd__message_ops;
@@ -956,6 +958,8 @@ void	vd__messages_fini(struct vd_server *s);
 /* flags are VD_DMA_*; of the client that is there. */
 void	vd__messages_init_window(struct vd_server *s, struct vd__window *w,
 	    uint64_t addr, uint32_t flags);
+/* Its region has been taken out, and is waited for. */
+void	vd__messages_expel(struct vd__window *w);
 /*
  * The client has agreed on a version; or it is to go: close its connection,
  * end all accesses, and wait for those who are in it.
@@ -975,6 +979,12 @@ void	vd__messages_run(struct vd_server *s);
 bool	vd__messages_waiting(const struct vd_server *s);
 /* Has the client answered what makes no sense? */
 bool	vd__messages_nonsense(const struct vd_server *s);
+/*
+ * The client waits for memory to be released, since then; 0: it does not.
+ * Gives up what it may not answer before it has that.  Returns in how many ms
+ * to call again, or -1.
+ */
+int	vd__messages_hurry(struct vd_server *s, int64_t since);
 
 /* --- request.c ----------------------------------------------------------- */
 
@@ -1044,6 +1054,7 @@ unsigned int vd__dma_heard(struct vd_server *s, uint64_t n);
 /* A command whose reply waits for memory to be released. */
 struct vd__parked {
 	bool active;
+	int64_t since;			/* CLOCK_MONOTONIC ms */
 	unsigned int waiting;		/* releases to come */
 	struct vd__msg req;		/* to reply to; no data */
 	uint8_t head[VD__PARKED_MAX];	/* the payload of the reply */
@@ -1083,6 +1094,8 @@ struct vd_server {
 	_Atomic(bool) posted;		/* [a] 1 in post_fd: look at conn */
 	_Atomic(bool) attentive;	/* [a] calls of others are watched */
 	int64_t until;			/* CLOCK_MONOTONIC ms; 0: no limit */
+	bool timed;			/* which is in time for all calls */
+	int hurry_ms;			/* see vd__messages_hurry() */
 
 	char *path;			/* of listen_fd, if we made it */
 	dev_t path_dev;

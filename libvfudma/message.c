@@ -18,6 +18,10 @@
  * leave at once; it is destroyed when the last one has left.  A region belongs
  * to one client and is of no use with the next.
  *
+ * Memory that the client takes back.  Without a twin the client may answer
+ * nothing before we answer its command, which waits for the region: see
+ * hurry_locked().
+ *
  * The server's end.  A thread in a callback of ours keeps the region it came
  * by, and a server waits for all its regions before it is freed, so the server
  * is there until the callback returns.
@@ -43,12 +47,15 @@
 #define QEMU_READ	((size_t)32 << 10)
 /* How often to look for a free call, if all are taken. */
 #define RETRY_MS	10
+/* What a client has for an answer that it may not give before it has ours. */
+#define GRACE_MS	200
 
 struct transfer;
 
 /* A message and its reply. */
 struct part {
 	TAILQ_ENTRY(part) link;		/* in a transfer, or free */
+	TAILQ_ENTRY(part) out;		/* with x: in all that are out */
 	struct vd__messages *m;
 	struct transfer *x;		/* NULL: nobody wants to know */
 	struct vd__call call;
@@ -61,6 +68,7 @@ TAILQ_HEAD(parts, part);
 /* An access. */
 struct transfer {
 	TAILQ_ENTRY(transfer) link;	/* waiting, over, or free */
+	const struct vd__window *window;	/* while it is not over */
 	uint64_t addr;			/* the client's */
 	uint8_t *buf;
 	size_t len;
@@ -70,7 +78,7 @@ struct transfer {
 	struct parts parts;		/* in flight */
 	unsigned int nparts;
 	bool waiting;			/* in the queue */
-	int64_t until;			/* a call has to be free; since it is */
+	int64_t since;			/* it waits for a call */
 	enum mt_result res;
 };
 
@@ -94,8 +102,10 @@ struct vd__messages {
 	size_t max_read;		/* [l] */
 	size_t max_write;		/* [l] */
 	int timeout_ms;			/* [l] */
+	_Atomic(int64_t) asked;		/* [la] see vd__messages_hurry() */
 	unsigned int users;		/* [l] threads that wait in conn */
-	unsigned int nparts;		/* [l] in flight, of all */
+	struct parts out;		/* [l] in flight, of all */
+	unsigned int nparts;		/* [l] of those */
 	struct transfers waiting;	/* [l] deferred: no call was free */
 	_Atomic(size_t) nwaiting;	/* [la] read without to know if any */
 	struct parts free_parts;	/* [l] */
@@ -190,6 +200,7 @@ begin_locked(struct vd__messages *m, struct transfer *x)
 		return (-1);
 	}
 	TAILQ_INSERT_TAIL(&x->parts, p, link);
+	TAILQ_INSERT_TAIL(&m->out, p, out);
 	x->nparts++;
 	m->nparts++;
 	x->begun += n;
@@ -255,6 +266,7 @@ static void
 unlink_locked(struct vd__messages *m, struct part *p)
 {
 	TAILQ_REMOVE(&p->x->parts, p, link);
+	TAILQ_REMOVE(&m->out, p, out);
 	p->x->nparts--;
 	m->nparts--;
 	pthread_cond_broadcast(&m->ended);
@@ -273,12 +285,26 @@ end_locked(struct vd__messages *m, struct part *p)
 	put_part(m, p);
 }
 
+/* Until when to wait for the client, for what has begun then. */
+static int64_t
+limit_locked(const struct vd__messages *m, int64_t since)
+{
+	int64_t limit = since + m->timeout_ms;
+
+	if (m->asked == 0)
+		return (limit);
+	if (since < m->asked)
+		since = m->asked;
+	return (since + GRACE_MS < limit ? since + GRACE_MS : limit);
+}
+
 /* --- accesses that wait -------------------------------------------------- */
 
 static void
 init_transfer(struct transfer *x, const struct vd__window *w, uint64_t off,
     void *buf, size_t len, bool is_write, struct mt_piece *piece)
 {
+	x->window = w;
 	x->addr = w->addr + off;
 	x->buf = buf;
 	x->len = len;
@@ -316,7 +342,7 @@ sleep_locked(struct vd__messages *m)
 static void
 carry_locked(struct vd__messages *m, struct transfer *x)
 {
-	int64_t until = vd__now_ms() + m->timeout_ms;
+	int64_t since = vd__now_ms();
 	struct vd__conn *conn = m->conn;
 	struct part *p;
 
@@ -328,7 +354,8 @@ carry_locked(struct vd__messages *m, struct transfer *x)
 			vd__conn_await(conn, &p->call);
 			pthread_mutex_lock(&m->lock);
 			end_locked(m, p);
-		} else if (rest(x) > 0 && vd__now_ms() >= until) {
+		} else if (rest(x) > 0 &&
+		    vd__now_ms() >= limit_locked(m, since)) {
 			x->res |= MT_DEVICE;
 		} else if (rest(x) > 0) {
 			sleep_locked(m);
@@ -355,6 +382,8 @@ transfer(const struct vd__window *w, uint64_t off, void *buf, size_t len,
 	if (stuck || !usable_locked(m, w)) {
 		x.res = MT_DEVICE;
 	} else {
+		if (m->asked != 0)
+			vd__server_wake(m->s);	/* to hurry us, too */
 		carry_locked(m, &x);
 		wake = !TAILQ_EMPTY(&m->waiting);
 	}
@@ -414,7 +443,7 @@ advance_locked(struct vd__messages *m, struct transfer *x)
 	if (TAILQ_EMPTY(&m->waiting) && push_locked(m, x))
 		return;
 	x->waiting = true;
-	x->until = vd__now_ms() + m->timeout_ms;
+	x->since = vd__now_ms();
 	TAILQ_INSERT_TAIL(&m->waiting, x, link);
 	m->nwaiting++;
 }
@@ -452,7 +481,8 @@ resume_locked(struct vd__messages *m, struct transfers *over)
 
 	while ((x = TAILQ_FIRST(&m->waiting)) != NULL) {
 		if (!push_locked(m, x)) {
-			if (m->nparts > 0 || vd__now_ms() < x->until)
+			if (m->nparts > 0 ||
+			    vd__now_ms() < x->since + m->timeout_ms)
 				return;
 			x->res |= MT_DEVICE;
 		}
@@ -533,7 +563,7 @@ submit_buf(void *arg, mt_addr off, void *buf, size_t len, bool is_write,
 	 * until this returns, so it is there.
 	 */
 	if (atomic_load(&m->runner) != self() &&
-	    !atomic_load(&m->s->attentive))
+	    (!atomic_load(&m->s->attentive) || m->asked != 0))
 		vd__server_wake(m->s);
 	complete(m, &over);
 }
@@ -577,6 +607,78 @@ const struct mt_io_ops vd__message_ops = {
 };
 
 /* --- for the server ------------------------------------------------------ */
+
+void
+vd__messages_expel(struct vd__window *w)
+{
+	pthread_mutex_lock(&w->messages->lock);
+	w->going = true;
+	pthread_mutex_unlock(&w->messages->lock);
+}
+
+/*
+ * A thread that waits is in a read-side section, and with that keeps all that
+ * was there when it began.
+ */
+static bool
+in_the_way(const struct transfer *x)
+{
+	return (x->piece == NULL || x->window->going);
+}
+
+/*
+ * The client waits for us.  If it serves nothing meanwhile, which without a
+ * twin is its right, what is in its way ends only by time; so after a moment
+ * reads do, and all that has not begun.  A write that has begun the client may
+ * still do, and has the usual time for.
+ */
+static int64_t
+hurry_locked(struct vd__messages *m, struct transfers *over)
+{
+	int64_t next = INT64_MAX, now = vd__now_ms(), limit;
+	struct transfer *x, *tx;
+	struct part *p;
+
+	TAILQ_FOREACH(p, &m->out, out) {
+		if (p->x->is_write || !in_the_way(p->x))
+			continue;
+		limit = limit_locked(m, p->call.deadline - m->timeout_ms);
+		if (limit <= now)
+			vd__conn_end(m->conn, &p->call);
+		else if (limit < next)
+			next = limit;
+	}
+	TAILQ_FOREACH_SAFE(x, &m->waiting, link, tx) {
+		if (!in_the_way(x))
+			continue;
+		limit = limit_locked(m, x->since);
+		if (limit <= now) {
+			x->res |= MT_DEVICE;
+			unqueue_locked(m, x);
+			retire_locked(m, x, over);
+		} else if (limit < next)
+			next = limit;
+	}
+	return (next == INT64_MAX ? -1 : next - now);
+}
+
+int
+vd__messages_hurry(struct vd_server *s, int64_t since)
+{
+	struct transfers over = TAILQ_HEAD_INITIALIZER(over);
+	struct vd__messages *m = s->messages;
+	int64_t ms = -1;
+
+	if (since == 0 && m->asked == 0)
+		return (-1);
+	pthread_mutex_lock(&m->lock);
+	m->asked = m->twin ? 0 : since;
+	if (m->asked != 0)
+		ms = hurry_locked(m, &over);
+	pthread_mutex_unlock(&m->lock);
+	complete(m, &over);
+	return ((int)ms);
+}
 
 bool
 vd__messages_waiting(const struct vd_server *s)
@@ -660,6 +762,7 @@ vd__messages_detach(struct vd_server *s)
 	/* What has begun nothing has been failed by the last to end, or: */
 	vd__messages_run(s);
 	pthread_mutex_lock(&m->lock);
+	m->asked = 0;
 	m->conn = NULL;
 	pthread_mutex_unlock(&m->lock);
 	atomic_store(&m->nonsense, false);
@@ -670,6 +773,7 @@ vd__messages_init_window(struct vd_server *s, struct vd__window *w,
     uint64_t addr, uint32_t flags)
 {
 	w->messages = s->messages;
+	w->going = false;
 	w->addr = addr;
 	w->client = s->client;
 	w->readable = (flags & VD_DMA_READABLE) != 0;
@@ -690,6 +794,7 @@ vd__messages_init(struct vd_server *s)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&m->ended, &attr);
 	pthread_condattr_destroy(&attr);
+	TAILQ_INIT(&m->out);
 	TAILQ_INIT(&m->waiting);
 	TAILQ_INIT(&m->free_parts);
 	TAILQ_INIT(&m->free_transfers);

@@ -566,8 +566,8 @@ vd__conn_withdraw(struct vd__conn *c, struct vd__call *call, int err, bool tell)
 	return (rv == -1 ? vd__conn_broken(c, ENOMEM) : 0);
 }
 
-bool
-vd__conn_cancel(struct vd__conn *c, struct vd__call *call)
+static bool
+give_up(struct vd__conn *c, struct vd__call *call, bool tell)
 {
 	bool mine;
 	int rv = 0;
@@ -578,10 +578,22 @@ vd__conn_cancel(struct vd__conn *c, struct vd__call *call)
 	pthread_mutex_unlock(&c->lock);
 	/* It cannot end meanwhile: that takes in_lock. */
 	if (mine)
-		rv = vd__conn_withdraw(c, call, ECANCELED, false);
+		rv = vd__conn_withdraw(c, call, ECANCELED, tell);
 	pthread_mutex_unlock(&c->in_lock);
 	vd__conn_result(c, rv);
 	return (mine);
+}
+
+bool
+vd__conn_cancel(struct vd__conn *c, struct vd__call *call)
+{
+	return (give_up(c, call, false));
+}
+
+void
+vd__conn_end(struct vd__conn *c, struct vd__call *call)
+{
+	(void)give_up(c, call, true);
 }
 
 int

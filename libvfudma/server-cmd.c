@@ -176,6 +176,7 @@ park(struct vd_server *s, const struct vd__msg *m, const struct vd__reply *r)
 	p->req = *m;
 	p->req.buf = NULL;		/* only what it takes to reply */
 	p->req.nfds = 0;
+	p->since = vd__now_ms();
 	p->active = true;
 }
 

@@ -27,7 +27,7 @@
 
 #define DEF_DMA_REGIONS		24000
 #define DEF_QUEUED		(4u << 20)
-#define DEF_DMA_TIMEOUT_MS	5000
+#define DEF_DMA_TIMEOUT_MS	2000	/* QEMU waits 5 s for us */
 #define RUN_MAX			64	/* commands a vd_server_run_all() */
 #define VERSION_MS		5000	/* for a new client to say VERSION */
 #define BACKOFF_MS		1000	/* no descriptors: try again later */
@@ -59,6 +59,7 @@ vd__server_set_timer(struct vd_server *s, int ms)
 	struct itimerspec it = { 0 };
 
 	s->until = 0;
+	s->timed = false;
 	if (ms > 0) {
 		s->until = vd__now_ms() + ms;
 		ms++;			/* when it fires the time is up */
@@ -131,6 +132,7 @@ take_client(struct vd_server *s, int fd)
 	s->conn_events = EPOLLIN;
 	s->drop = false;
 	s->client++;
+	s->hurry_ms = -1;
 	memset(&s->parked, 0, sizeof(s->parked));
 	return (0);
 }
@@ -439,6 +441,18 @@ has_more(const struct vd_server *s)
 	return (!vd__conn_full(s->conn) && vd__conn_ready(s->conn));
 }
 
+/* Look again in ms, or earlier; -1: there is no need. */
+static void
+wake_in(struct vd_server *s, int ms)
+{
+	bool timed = s->timed;
+
+	if (ms < 0 || (s->until != 0 && vd__now_ms() + ms >= s->until))
+		return;
+	vd__server_set_timer(s, ms > 0 ? ms : 1);
+	s->timed = timed;
+}
+
 /*
  * Have the poll descriptor tell of replies, and of calls that are overdue.
  * Who begins a call and finds us inattentive wakes us: either it sees that
@@ -454,13 +468,14 @@ attend(struct vd_server *s)
 	/* What waits for late answers has nothing pending. */
 	waiting = vd__messages_waiting(s);
 	calls = waiting || vd__conn_pending(s->conn) > 0;
-	if (calls && s->connected && s->until == 0) {
+	if (calls && s->connected && !s->timed) {
 		ms = vd__conn_expire(s->conn);
 		if (waiting && (ms == -1 || ms > RETRY_MS))
 			ms = RETRY_MS;
-		if (ms >= 0)
-			vd__server_set_timer(s, ms > 0 ? ms : 1);
+		wake_in(s, ms);
+		s->timed = ms >= 0;
 	}
+	wake_in(s, s->hurry_ms);
 	rewatch_twin(s, (calls ? EPOLLIN : 0) |
 	    (vd__conn_queued_on(s->conn, true) > 0 ? EPOLLOUT : 0));
 	atomic_store(&s->attentive, calls);
@@ -517,6 +532,8 @@ run(struct vd_server *s, int max)
 	vd__messages_running(s, true);
 	for (i = 0; i < max && rv == 1 && (i == 0 || !is_quiet(s)); i++)
 		rv = step(s);
+	s->hurry_ms = s->conn == NULL ? -1 : vd__messages_hurry(s,
+	    s->parked.active ? s->parked.since : 0);
 	vd__messages_running(s, false);
 	s->busy = false;
 	settle(s);

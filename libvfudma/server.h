@@ -53,7 +53,9 @@ struct vd_device_ops {
 	/*
 	 * Memory is about to go.  The client is answered when the last
 	 * mapping of it has been given back, so give back or finish what
-	 * overlaps it soon; drop what was cached of it now.
+	 * overlaps it soon; drop what was cached of it now.  Reads by message
+	 * that the client does not answer end soon by themselves, unless it
+	 * has a twin socket.
 	 */
 	void (*dma_unmap)(void *arg, struct mt_range iova);
 	/* The guest wrote config space; the new value is in it. */
@@ -63,13 +65,16 @@ struct vd_device_ops {
 /*
  * What a server lets a peer use.  Zero means the default.  Regions that are
  * mapped count for the process, too: see vd_mappings_set_max(), half of whose
- * limit is the default where that is less.
+ * limit is the default where that is less.  A client without a twin socket that
+ * serves no DMA while it waits for a reply to DMA_UNMAP, or to a reset, may
+ * have to wait for dma_timeout_ms and 200 ms: less than it will (QEMU: 5
+ * seconds).
  */
 struct vd_server_limits {
 	uint32_t max_dma_regions;	/* 24000 */
 	uint32_t max_data_xfer;		/* bytes in one access: 1 MiB */
 	uint32_t max_queued;		/* bytes of unread replies: 4 MiB */
-	uint32_t dma_timeout_ms;	/* an answer to DMA by message: 5000 */
+	uint32_t dma_timeout_ms;	/* an answer to DMA by message: 2000 */
 	bool force_queue;		/* queue each message, for tests */
 	bool no_twin;			/* one socket for both directions */
 };

@@ -769,7 +769,7 @@ waits_for_reads(const char *what)
 	usleep(20000);
 	ok(!peer_answered(), "%s waits for accesses in flight", what);
 	is_int(jobs[0].done, 0, "which go on");
-	release(&peer, peer.fd);
+	release(&peer, peer.twin);
 	is_int(peer_wait(), 0, "and is answered when they end");
 	ok(all_done(jobs, 32, MT_OK) && all_right(jobs, 32, 512), "well");
 }
@@ -777,7 +777,7 @@ waits_for_reads(const char *what)
 static void
 test_unmap(void)
 {
-	begin("", NULL);
+	begin(TWIN, NULL);
 	submit_held(32, false);
 	send_unmap(BASE, MEM);
 	waits_for_reads("an unmap");
@@ -787,7 +787,7 @@ test_unmap(void)
 static void
 test_reset(void)
 {
-	begin("", NULL);
+	begin(TWIN, NULL);
 	submit_held(32, false);
 	peer_send(VD_CMD_DEVICE_RESET, 0, NULL, 0);
 	waits_for_reads("a reset");

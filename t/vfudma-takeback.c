@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Copyright (c) 2026 The memtree authors */
+
+/*
+ * Memory that a client takes back while the device is at it by message: what
+ * the reply waits for, and for how long.
+ */
+
+#include <pthread.h>
+
+#include "libvfudma/internal.h"
+#include "t/vfu.h"
+
+#define BASE	0x10000u
+#define SIZE	0x200000u
+#define ELSE	0x800000u	/* as much, which stays */
+#define QUIET	60		/* ms in which nothing comes */
+#define TIME	400		/* ms for an answer, if the test waits for it */
+#define SOON	1500		/* ms, fewer than there are for an answer */
+
+static struct v_dev dev;
+static struct mt_space *sp;
+static int fd, twin;			/* twin: -1 if there is none */
+static unsigned int before;
+
+/* --- accesses ------------------------------------------------------------ */
+
+static struct job {
+	struct mt_access acc;
+	uint8_t *buf;
+	int done;
+	enum mt_result res;
+} jobs[64];
+
+static void
+job_done(void *arg, enum mt_result res)
+{
+	struct job *j = arg;
+
+	j->done++;
+	j->res = res;
+}
+
+static void
+submit(struct job *j, uint64_t addr, size_t len, bool is_write)
+{
+	j->done = 0;
+	free(j->buf);
+	must((j->buf = malloc(len)) != NULL);
+	memset(j->buf, 0x5a, len);
+	must(mt_access_submit(sp, &j->acc, addr, j->buf, len, is_write,
+	    MT_ATTRS_NONE, job_done, j) == 0);
+	v_serve(dev.s, 0);
+}
+
+/* --- the client ---------------------------------------------------------- */
+
+static void
+call(uint16_t cmd, const void *payload, size_t len)
+{
+	struct v_reply r;
+
+	must(v_call(dev.s, fd, cmd, payload, len, &r) && v_errno(&r) == 0);
+	v_close_fds(&r);
+}
+
+static void
+write_config(uint32_t off, uint16_t val)
+{
+	struct { struct vd_region_access a; uint16_t val; } w =
+	    { { off, VD_REGION_CONFIG, 2 }, val };
+
+	must(v_send(fd, 3, VD_CMD_REGION_WRITE, &w, 18));
+}
+
+static void
+map(uint64_t addr)
+{
+	const struct vd_dma_map m = { sizeof(m), 3, 0, addr, SIZE };
+
+	call(VD_CMD_DMA_MAP, &m, sizeof(m));
+}
+
+static void
+begin(bool with_twin, uint32_t timeout_ms)
+{
+	static const char hello[] = "\0\0\1\0{\"capabilities\":{"
+	    "\"max_msg_fds\":8,\"twin_socket\":{\"supported\":true}}}"
+	    "                                                        ";
+	struct v_reply r;
+	int sv[2];
+
+	before = t_count_fds();
+	v_dev_create(&dev);
+	sp = vd_server_dma(dev.s);
+	must(vd_server_set_limits(dev.s, &(struct vd_server_limits){
+	    .dma_timeout_ms = timeout_ms, .no_twin = !with_twin }) == 0);
+	must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv) == 0);
+	must(vd_server_attach(dev.s, sv[1]) == 0);
+	fd = sv[0];
+	must(v_call(dev.s, fd, VD_CMD_VERSION, hello, sizeof(hello), &r) &&
+	    v_errno(&r) == 0 && r.nfds == with_twin);
+	twin = with_twin ? r.fds[0] : -1;
+	write_config(4, 6);
+	must(v_serve_until(dev.s, fd) && v_recv(fd, &r) && v_errno(&r) == 0);
+	map(BASE);
+	map(ELSE);
+}
+
+static void
+end(void)
+{
+	size_t i;
+
+	close(fd);
+	if (twin != -1)
+		close(twin);
+	v_serve(dev.s, 0);
+	must(mt_access_drain(sp) == 0);
+	for (i = 0; i < T_COUNT(jobs); i++) {
+		free(jobs[i].buf);
+		jobs[i].buf = NULL;
+	}
+	v_dev_destroy(&dev);
+	is_int(t_count_fds(), before, "nor a descriptor is left");
+}
+
+static void
+send_unmap(uint64_t addr)
+{
+	const struct vd_dma_unmap m = { sizeof(m), 0, addr, SIZE };
+
+	must(v_send(fd, 9, VD_CMD_DMA_UNMAP, &m, sizeof(m)));
+	v_serve(dev.s, 0);
+}
+
+/* What asks for memory back. */
+enum how { UNMAP, RESET, FLR, HOWS };
+
+static const char *const how_names[] = { "an unmap", "a reset", "an FLR" };
+
+static void
+ask(enum how how)
+{
+	if (how == UNMAP) {
+		send_unmap(BASE);
+		return;
+	}
+	if (how == RESET)
+		must(v_send(fd, 9, VD_CMD_DEVICE_RESET, NULL, 0));
+	else
+		write_config(dev.s->pci.express_cap + VD__EXPRESS_DEVCTL,
+		    0x8000);
+	v_serve(dev.s, 0);
+}
+
+static bool
+is_command(const struct v_reply *r, uint16_t cmd)
+{
+	return ((r->hdr.flags & VD_TYPE_MASK) == VD_TYPE_COMMAND &&
+	    r->hdr.cmd == cmd);
+}
+
+/* Take a DMA command, which is there. */
+static void
+take(uint16_t cmd, struct v_reply *r)
+{
+	must(v_recv(twin != -1 ? twin : fd, r));
+	must(is_command(r, cmd));
+}
+
+static void
+answer(const struct v_reply *cmd)
+{
+	struct vd_dma_access a;
+	static uint8_t buf[sizeof(a) + (1 << 20)];
+	size_t len = sizeof(a);
+
+	memcpy(&a, cmd->data, sizeof(a));
+	memcpy(buf, &a, sizeof(a));
+	if (cmd->hdr.cmd == VD_CMD_DMA_READ) {
+		memset(buf + len, 0xc1, (size_t)a.count);
+		len += (size_t)a.count;
+	}
+	must(v_send_fds(twin != -1 ? twin : fd, cmd->hdr.id, cmd->hdr.cmd,
+	    VD_TYPE_REPLY, buf, len, NULL, 0));
+	v_serve(dev.s, 0);
+}
+
+/* Nothing is answered, though the server is given time. */
+static void
+is_held(const char *what)
+{
+	v_serve(dev.s, QUIET);
+	ok(!v_readable(fd, 0), "%s is not answered", what);
+}
+
+/* It is answered, and nothing else is. */
+static void
+is_answered(const char *when)
+{
+	struct v_reply r;
+
+	ok(v_serve_until(dev.s, fd) && v_recv(fd, &r) && v_errno(&r) == 0,
+	    "it is answered %s", when);
+}
+
+/* The client is as good as before. */
+static void
+is_good(void)
+{
+	struct v_reply r;
+
+	call(VD_CMD_DEVICE_GET_INFO, "\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
+	write_config(4, 6);
+	must(v_serve_until(dev.s, fd) && v_recv(fd, &r) && v_errno(&r) == 0);
+	submit(&jobs[0], ELSE, 100, false);
+	take(VD_CMD_DMA_READ, &r);
+	answer(&r);
+	ok(jobs[0].done == 1 && jobs[0].res == MT_OK, "all goes on well");
+}
+
+/* --- reads --------------------------------------------------------------- */
+
+static void
+test_reads(enum how how)
+{
+	struct v_reply r[4];
+	int64_t start;
+	size_t i, bad = 0;
+
+	begin(false, 0);
+	diag("%s, one socket", how_names[how]);
+	for (i = 0; i < 4; i++) {
+		submit(&jobs[i], BASE + i * 0x4000, 0x4000, false);
+		take(VD_CMD_DMA_READ, &r[i]);
+	}
+	submit(&jobs[4], ELSE, 100, false);
+	must(v_recv(fd, &r[3]) && is_command(&r[3], VD_CMD_DMA_READ));
+	start = t_now_ms();
+	ask(how);
+	is_held(how_names[how]);
+	answer(&r[0]);
+	is_int(jobs[0].done, 1, "what the client serves meanwhile ends");
+	is_hex(jobs[0].res, MT_OK, "well");
+	is_answered("though it does not serve the rest");
+	ok(t_now_ms() - start < SOON, "soon");
+	for (i = 1; i < 4; i++) {
+		bad += jobs[i].done != 1 || jobs[i].res != MT_DEVICE;
+		memset(jobs[i].buf, 0x77, 0x4000);
+	}
+	is_int(bad, 0, "which is a bus error to the device");
+	is_int(jobs[4].done, how != UNMAP, "%s", how == UNMAP ?
+	    "memory that stays is still read" : "all memory is asked for");
+	answer(&r[1]);
+	answer(&r[2]);
+	for (i = 1; i < 4; i++)
+		bad += jobs[i].done != 1 || jobs[i].buf[0] != 0x77 ||
+		    jobs[i].buf[0x3fff] != 0x77;
+	is_int(bad, 0, "late answers touch nothing");
+	answer(&r[3]);
+	if (how == UNMAP)
+		ok(jobs[4].done == 1 && jobs[4].res == MT_OK &&
+		    jobs[4].buf[99] == 0xc1, "and ends well");
+	end();
+}
+
+/* With a twin the client can answer both, so it has all the time. */
+static void
+test_reads_by_twin(void)
+{
+	struct v_reply r;
+	int64_t start;
+
+	begin(true, 0);
+	submit(&jobs[0], BASE, 4096, false);
+	take(VD_CMD_DMA_READ, &r);
+	ask(UNMAP);
+	for (start = t_now_ms(); t_now_ms() - start < TIME;)
+		v_serve(dev.s, QUIET);
+	is_held("with a twin an unmap");
+	is_int(jobs[0].done, 0, "nor is a read given up");
+	answer(&r);
+	is_answered("when that has been answered");
+	ok(jobs[0].done == 1 && jobs[0].res == MT_OK, "well");
+	is_good();
+	end();
+}
+
+/* --- accesses that wait -------------------------------------------------- */
+
+static struct { uint64_t addr; _Atomic(bool) over; enum mt_result res; } reader;
+
+static void *
+read_it(void *arg)
+{
+	uint8_t buf[4096];
+
+	(void)arg;
+	reader.res = mt_space_read(sp, reader.addr, buf, sizeof(buf),
+	    MT_ATTRS_NONE);
+	reader.over = true;
+	vd__server_wake(dev.s);
+	return (NULL);
+}
+
+/* addr is taken back, or not: who waits for a read keeps memory all the same. */
+static void
+test_waits(uint64_t addr, const char *name)
+{
+	struct v_reply r;
+	pthread_t thread;
+	int64_t start;
+
+	begin(false, 0);
+	reader.addr = addr;
+	reader.over = false;
+	must(pthread_create(&thread, NULL, read_it, NULL) == 0);
+	must(v_readable(fd, 5000));
+	take(VD_CMD_DMA_READ, &r);
+	start = t_now_ms();
+	ask(UNMAP);
+	is_answered("though a thread waits");
+	ok(t_now_ms() - start < SOON, "for %s, soon", name);
+	must(pthread_join(thread, NULL) == 0);
+	is_hex(reader.res, MT_DEVICE, "with an error for the thread");
+	answer(&r);
+	is_good();
+	end();
+}
+
+/* Reads for which no call is free, as all are out for other memory. */
+static void
+test_queued(void)
+{
+	static struct job many[800];
+	unsigned int i, out;
+	struct v_reply r;
+	uint8_t *sent;
+	int64_t start;
+
+	begin(false, 0);
+	for (i = 0; i < T_COUNT(many); i++)
+		submit(&many[i], i < 790 ? ELSE + i * 64 : BASE, 64, false);
+	start = t_now_ms();
+	ask(UNMAP);
+	must((sent = calloc(T_COUNT(many), sizeof(struct v_reply))) != NULL);
+	for (out = 0;; out++) {
+		must(v_serve_until(dev.s, fd) && v_recv(fd, &r));
+		if (!is_command(&r, VD_CMD_DMA_READ))
+			break;
+		memcpy(sent + out * sizeof(r), &r, sizeof(r));
+	}
+	is_int(r.hdr.cmd, VD_CMD_DMA_UNMAP, "an unmap is answered");
+	ok(out < 790 && t_now_ms() - start < SOON,
+	    "soon, though %u reads are out and others wait", out);
+	for (i = 790; i < T_COUNT(many); i++)
+		must(many[i].done == 1 && many[i].res == MT_DEVICE);
+	ok(many[0].done == 0 && many[789].done == 0, "for memory that stays");
+	for (i = 0; i < out; i++) {
+		memcpy(&r, sent + i * sizeof(r), sizeof(r));
+		answer(&r);
+	}
+	free(sent);
+	while (many[789].done == 0) {
+		must(v_serve_until(dev.s, fd) && v_recv(fd, &r));
+		answer(&r);
+	}
+	is_hex(many[0].res | many[789].res, MT_OK, "where all are served");
+	for (i = 0; i < T_COUNT(many); i++)
+		free(many[i].buf);
+	is_good();
+	end();
+}
+
+int
+main(void)
+{
+	enum how how;
+
+	for (how = UNMAP; how < HOWS; how++)
+		test_reads(how);
+	test_reads_by_twin();
+	test_waits(BASE, "memory that is taken back");
+	test_waits(ELSE, "other memory");
+	test_queued();
+	return (done());
+}
