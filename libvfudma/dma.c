@@ -164,7 +164,7 @@ let_go(struct vd__dma *d, struct entry *e, unsigned int ticket)
 
 	e->ticket = ticket;
 	e->region = NULL;
-	if (e->window.messages != NULL)
+	if (region == e->window.region)
 		vd__messages_expel(&e->window);
 	d->due++;
 	mt_region_put(region);
@@ -286,6 +286,7 @@ create(struct vd_server *s, struct entry *e)
 		vd__messages_init_window(s, &e->window, e->first, e->flags);
 		region = mt_region_create_io(s->topology, name,
 		    e->last - e->first, &vd__message_ops, &e->window);
+		e->window.region = region;
 	}
 	return (region == NULL ? errno : own(e, region));
 }

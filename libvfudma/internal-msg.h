@@ -19,6 +19,7 @@ enum { IDLE, PENDING, ENDED };
 /* What has a message id, in the place that the id names modulo MAX_CALLS. */
 struct vd__slot {
 	struct vd__call *call;		/* NULL: given up, if used */
+	struct mt_region *keep;		/* a reference of one given up; NULL */
 	uint16_t id;
 	uint16_t cmd;
 	bool used;
@@ -74,6 +75,7 @@ struct vd__conn {
 	_Atomic(size_t) npending;	/* [ca] */
 	_Atomic(size_t) nlost;		/* [ca] used slots without a call */
 	size_t nlate;			/* [c] of them, by a timeout */
+	_Atomic(size_t) nkept;		/* [ca] of them, with keep */
 	_Atomic(size_t) nlarge;		/* [ca] calls out for much */
 	_Atomic(size_t) queued;		/* [oa] bytes, in both streams */
 	_Atomic(bool) full;		/* [oa] too many in one of them */
@@ -131,6 +133,17 @@ vd__slot_free(struct vd__slot *s)
 {
 	s->used = false;
 	s->call = NULL;
+}
+
+/* What a slot keeps: the caller's to put.  With lock held. */
+static inline struct mt_region *
+vd__slot_unkeep(struct vd__conn *c, struct vd__slot *s)
+{
+	struct mt_region *keep = s->keep;
+
+	s->keep = NULL;
+	c->nkept -= keep != NULL;
+	return (keep);
 }
 
 /* --- msg.c --------------------------------------------------------------- */

@@ -288,11 +288,15 @@ bool	vd__stream_no_parcels(const struct vd__stream *st);
  * If data is set, a reply of exactly head + data_len bytes has the last
  * data_len put there, in place where that is worth it; reply.data is good for
  * head bytes only then.  Any other reply is whole in reply.data.
+ *
+ * If keep is set, and the call is given up when some of it has been sent, a
+ * reference to keep is held until the late reply comes, or the connection ends.
  */
 struct vd__call {
 	void *data;
 	size_t data_len;
 	size_t head;			/* up to 16 */
+	struct mt_region *keep;		/* lent; or NULL */
 	void (*done)(struct vd__call *);	/* NULL: it is awaited */
 	void *arg;			/* the caller's */
 	/* when it has ended */
@@ -418,6 +422,9 @@ void	vd__conn_end(struct vd__conn *c, struct vd__call *call);
 unsigned int vd__conn_finish(struct vd__conn *c);
 bool	vd__conn_has_ended(struct vd__conn *c);	/* finish has something */
 size_t	vd__conn_pending(struct vd__conn *c);	/* calls not answered */
+/* Those that were given up and keep something: to be read after pending. */
+size_t	vd__conn_kept(struct vd__conn *c);
+void	vd__conn_unkeep(struct vd__conn *c);	/* which they do no more */
 /* End overdue calls with done: ms until the next is overdue, -1 if none. */
 int	vd__conn_expire(struct vd__conn *c);
 
@@ -943,6 +950,7 @@ struct vd__messages;
 /* The arg of vd__message_ops: client's memory that is reached by message. */
 struct vd__window {
 	struct vd__messages *messages;
+	struct mt_region *region;	/* that has it as its arg */
 	uint64_t addr;			/* of offset 0 */
 	uint64_t client;		/* whose it is */
 	bool readable;			/* by the device */

@@ -18,9 +18,10 @@
  * leave at once; it is destroyed when the last one has left.  A region belongs
  * to one client and is of no use with the next.
  *
- * Memory that the client takes back.  Without a twin the client may answer
- * nothing before we answer its command, which waits for the region: see
- * hurry_locked().
+ * Memory that the client takes back.  A write that was given up, by us or by
+ * time, when the client may have some of it keeps its region until it is
+ * answered: vd__call.keep.  Without a twin the client may answer nothing before
+ * we answer its command, which waits for the region: see hurry_locked().
  *
  * The server's end.  A thread in a callback of ours keeps the region it came
  * by, and a server waits for all its regions before it is freed, so the server
@@ -188,6 +189,7 @@ begin_locked(struct vd__messages *m, struct transfer *x)
 	p->call.data = x->is_write ? NULL : buf;
 	p->call.data_len = x->is_write ? 0 : n;
 	p->call.head = sizeof(p->req);
+	p->call.keep = x->is_write ? x->window->region : NULL;
 	p->call.done = x->piece != NULL ? part_done : NULL;
 	p->call.arg = p;
 	rv = vd__conn_send(m->conn, &p->call,
@@ -385,7 +387,8 @@ transfer(const struct vd__window *w, uint64_t off, void *buf, size_t len,
 		if (m->asked != 0)
 			vd__server_wake(m->s);	/* to hurry us, too */
 		carry_locked(m, &x);
-		wake = !TAILQ_EMPTY(&m->waiting);
+		/* What is kept now has to be looked after. */
+		wake = !TAILQ_EMPTY(&m->waiting) || vd__conn_kept(m->conn) > 0;
 	}
 	pthread_mutex_unlock(&m->lock);
 	if (stuck)
@@ -630,7 +633,8 @@ in_the_way(const struct transfer *x)
  * The client waits for us.  If it serves nothing meanwhile, which without a
  * twin is its right, what is in its way ends only by time; so after a moment
  * reads do, and all that has not begun.  A write that has begun the client may
- * still do, and has the usual time for.
+ * still do, and has the usual time for.  What was given up by then it has read
+ * before it reads our answer, and is not waited for any longer.
  */
 static int64_t
 hurry_locked(struct vd__messages *m, struct transfers *over)
@@ -657,6 +661,13 @@ hurry_locked(struct vd__messages *m, struct transfers *over)
 			unqueue_locked(m, x);
 			retire_locked(m, x, over);
 		} else if (limit < next)
+			next = limit;
+	}
+	if (vd__conn_kept(m->conn) > 0) {
+		limit = m->asked + m->timeout_ms;
+		if (limit <= now)
+			vd__conn_unkeep(m->conn);
+		else if (limit < next)
 			next = limit;
 	}
 	return (next == INT64_MAX ? -1 : next - now);
@@ -773,6 +784,7 @@ vd__messages_init_window(struct vd_server *s, struct vd__window *w,
     uint64_t addr, uint32_t flags)
 {
 	w->messages = s->messages;
+	w->region = NULL;
 	w->going = false;
 	w->addr = addr;
 	w->client = s->client;

@@ -239,6 +239,7 @@ take_back(struct vd__conn *c, struct vd__call *call)
 static bool
 file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 {
+	struct mt_region *keep;
 	struct vd__call *call;
 	struct vd__slot *s;
 	int err = 0;
@@ -261,7 +262,9 @@ file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 	if (call == NULL) {
 		c->nlost--;
 		c->nlate -= s->late;
+		keep = vd__slot_unkeep(c, s);
 		pthread_mutex_unlock(&c->lock);
+		mt_region_put(keep);
 		vd__msg_close(m);
 		return (true);
 	}

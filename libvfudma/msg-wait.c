@@ -347,6 +347,7 @@ vd__conn_begin(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 
 	call->data = NULL;
 	call->data_len = call->head = 0;
+	call->keep = NULL;
 	call->done = NULL;
 	while (vd__conn_send(c, call, cmd, iov, iovcnt, fds, nfds,
 	    timeout_ms) == -1)

@@ -199,6 +199,7 @@ fail_calls(struct vd__conn *c)
 	pthread_mutex_unlock(&c->lock);
 	pthread_mutex_unlock(&c->out_lock);
 	pthread_mutex_unlock(&c->in_lock);
+	vd__conn_unkeep(c);
 	if (told && c->ops->wake != NULL)
 		c->ops->wake(c->arg);
 }
@@ -554,8 +555,11 @@ vd__conn_withdraw(struct vd__conn *c, struct vd__call *call, int err, bool tell)
 	else {
 		s->call = NULL;
 		s->late = err != ECANCELED;
+		s->keep = mt_region_get(call->keep);
 		c->nlost++;
 		c->nlate += s->late;
+		/* Before it is pending no more. */
+		c->nkept += s->keep != NULL;
 	}
 	if (call->placing != NULL)
 		call->placing->place = NULL;
@@ -650,4 +654,24 @@ size_t
 vd__conn_pending(struct vd__conn *c)
 {
 	return (c->npending);
+}
+
+size_t
+vd__conn_kept(struct vd__conn *c)
+{
+	return (c->nkept);
+}
+
+void
+vd__conn_unkeep(struct vd__conn *c)
+{
+	struct mt_region *keep;
+	unsigned int i;
+
+	for (i = 0; i < MAX_CALLS && c->nkept > 0; i++) {
+		pthread_mutex_lock(&c->lock);
+		keep = vd__slot_unkeep(c, &c->slots[i]);
+		pthread_mutex_unlock(&c->lock);
+		mt_region_put(keep);
+	}
 }

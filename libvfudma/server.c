@@ -320,12 +320,19 @@ hung_up(const struct vd_server *s)
 	    (pfd.revents & (POLLHUP | POLLERR)) != 0);
 }
 
+/* Are replies due that somebody waits for? */
+static bool
+is_due(const struct vd_server *s)
+{
+	return (vd__conn_pending(s->conn) > 0 || vd__conn_kept(s->conn) > 0);
+}
+
 /* While no commands are taken: see to replies, as vd_server_run(). */
 static int
 see_to_calls(struct vd_server *s)
 {
 	/* What nothing moves without may itself wait for replies. */
-	if (vd__conn_pending(s->conn) > 0 && vd__conn_pump(s->conn) == -1)
+	if (is_due(s) && vd__conn_pump(s->conn) == -1)
 		return (lose(s, why_lost(errno)));
 	if (vd__conn_finish(s->conn) > 0)
 		return (1);
@@ -476,7 +483,7 @@ attend(struct vd_server *s)
 		s->timed = ms >= 0;
 	}
 	wake_in(s, s->hurry_ms);
-	rewatch_twin(s, (calls ? EPOLLIN : 0) |
+	rewatch_twin(s, (calls || is_due(s) ? EPOLLIN : 0) |
 	    (vd__conn_queued_on(s->conn, true) > 0 ? EPOLLOUT : 0));
 	atomic_store(&s->attentive, calls);
 }
@@ -495,7 +502,7 @@ settle(struct vd_server *s)
 		if (vd__conn_queued_on(s->conn, false) > 0)
 			events |= EPOLLOUT;
 		/* With a twin no replies come this way. */
-		if ((vd__conn_pending(s->conn) > 0 && s->twin_fd == -1) ||
+		if ((is_due(s) && s->twin_fd == -1) ||
 		    (!s->parked.active && !vd__conn_full(s->conn)))
 			events |= EPOLLIN;
 		rewatch(s, s->conn_fd, &s->conn_events, events);

@@ -55,7 +55,8 @@ struct vd_device_ops {
 	 * mapping of it has been given back, so give back or finish what
 	 * overlaps it soon; drop what was cached of it now.  Reads by message
 	 * that the client does not answer end soon by themselves, unless it
-	 * has a twin socket.
+	 * has a twin socket; writes, also those that are given up here, are
+	 * waited for.
 	 */
 	void (*dma_unmap)(void *arg, struct mt_range iova);
 	/* The guest wrote config space; the new value is in it. */

@@ -53,6 +53,29 @@ submit(struct job *j, uint64_t addr, size_t len, bool is_write)
 	v_serve(dev.s, 0);
 }
 
+/* The device gives up what it has begun, as it is told to. */
+static bool cancels;
+static struct vd_device_ops ops;
+
+static void
+unmap(void *arg, struct mt_range range)
+{
+	size_t i;
+
+	(void)arg;
+	(void)range;
+	for (i = 0; cancels && i < T_COUNT(jobs); i++)
+		if (jobs[i].buf != NULL)
+			mt_access_cancel(&jobs[i].acc);
+}
+
+static void
+reset(struct v_dev *d, enum vd_reset why)
+{
+	(void)why;
+	unmap(d, (struct mt_range){ 0, 0 });
+}
+
 /* --- the client ---------------------------------------------------------- */
 
 static void
@@ -92,6 +115,10 @@ begin(bool with_twin, uint32_t timeout_ms)
 
 	before = t_count_fds();
 	v_dev_create(&dev);
+	ops = *dev.s->ops;
+	ops.dma_unmap = unmap;
+	dev.s->ops = &ops;
+	dev.on_reset = reset;
 	sp = vd_server_dma(dev.s);
 	must(vd_server_set_limits(dev.s, &(struct vd_server_limits){
 	    .dma_timeout_ms = timeout_ms, .no_twin = !with_twin }) == 0);
@@ -105,6 +132,7 @@ begin(bool with_twin, uint32_t timeout_ms)
 	must(v_serve_until(dev.s, fd) && v_recv(fd, &r) && v_errno(&r) == 0);
 	map(BASE);
 	map(ELSE);
+	cancels = false;
 }
 
 static void
@@ -112,7 +140,8 @@ end(void)
 {
 	size_t i;
 
-	close(fd);
+	if (fd != -1)
+		close(fd);
 	if (twin != -1)
 		close(twin);
 	v_serve(dev.s, 0);
@@ -218,6 +247,147 @@ is_good(void)
 	take(VD_CMD_DMA_READ, &r);
 	answer(&r);
 	ok(jobs[0].done == 1 && jobs[0].res == MT_OK, "all goes on well");
+}
+
+/* --- writes -------------------------------------------------------------- */
+
+static void
+test_cancelled(bool with_twin, enum how how)
+{
+	struct v_reply w;
+
+	begin(with_twin, 0);
+	cancels = true;
+	submit(&jobs[0], BASE, 4096, true);
+	take(VD_CMD_DMA_WRITE, &w);
+	ask(how);
+	is_int(jobs[0].done, 0, "a write is given up");
+	is_held(how_names[how]);
+	answer(&w);
+	is_answered("when the client has written");
+	is_good();
+	end();
+}
+
+/* As before, but the time for an answer is over before. */
+static void
+test_timed_out(bool waits)
+{
+	static const uint8_t buf[4096];
+	struct v_reply w, r;
+	int64_t start;
+
+	begin(true, TIME);
+	if (waits) {
+		is_hex(mt_space_write(sp, BASE, buf, sizeof(buf),
+		    MT_ATTRS_NONE), MT_DEVICE, "a write that waits");
+	} else {
+		submit(&jobs[0], BASE, 4096, true);
+		while (jobs[0].done == 0)
+			v_serve(dev.s, QUIET);
+		is_hex(jobs[0].res, MT_DEVICE, "a write that is submitted");
+	}
+	take(VD_CMD_DMA_WRITE, &w);
+	start = t_now_ms();
+	submit(&jobs[1], ELSE, 100, false);
+	take(VD_CMD_DMA_READ, &r);
+	while (jobs[1].done == 0 && t_now_ms() - start < SOON)
+		v_serve(dev.s, QUIET);
+	ok(jobs[1].done == 1 && jobs[1].res == MT_DEVICE,
+	    "others that are not answered end in their time");
+	ask(UNMAP);
+	is_held("an unmap, when it has timed out,");
+	answer(&w);
+	is_answered("when the client has written");
+	is_good();
+	end();
+}
+
+/* What the client has not heard of is not waited for. */
+static void
+test_unsent(void)
+{
+	struct vd_dma_access a;
+	struct v_reply w;
+	unsigned int n = 0;
+	size_t i;
+
+	begin(true, 0);
+	cancels = true;
+	for (i = 0; i < 4; i++)
+		submit(&jobs[i], BASE, 1 << 20, true);
+	must(vd__conn_queued(dev.s->conn) > 3u << 20);
+	ask(UNMAP);
+	is_held("an unmap with a write in the middle of the socket");
+	for (;;) {
+		/* A message comes in pieces. */
+		if (!v_readable(twin, QUIET))
+			break;
+		must(v_get(twin, &w.hdr, sizeof(w.hdr)));
+		must(v_get(twin, &a, sizeof(a)));
+		for (i = 0; i < a.count; i += 1024) {
+			must(v_get(twin, w.data, 1024));
+			v_serve(dev.s, 0);
+		}
+		n++;
+		memcpy(w.data, &a, sizeof(a));
+		ok(!v_readable(fd, 0), "it is not over");
+		answer(&w);
+	}
+	is_int(n, 1, "the client hears of no other");
+	is_answered("then");
+	is_good();
+	end();
+}
+
+static void
+test_gone(void)
+{
+	struct v_reply w;
+
+	begin(true, 0);
+	cancels = true;
+	submit(&jobs[0], BASE, 4096, true);
+	take(VD_CMD_DMA_WRITE, &w);
+	ask(UNMAP);
+	is_held("an unmap");
+	close(fd);
+	fd = -1;
+	is_int(v_serve(dev.s, QUIET), -1, "a client that goes is waited for "
+	    "no more");
+	end();
+}
+
+/* With one socket, a client that serves nothing before it has its answer. */
+static void
+test_unanswered(bool cancelled)
+{
+	struct v_reply w, r;
+	int64_t start, ms;
+
+	begin(false, TIME);
+	cancels = cancelled;
+	submit(&jobs[0], BASE, 4096, true);
+	take(VD_CMD_DMA_WRITE, &w);
+	start = t_now_ms();
+	ask(UNMAP);
+	is_answered("though a write is not");
+	ms = t_now_ms() - start;
+	ok(ms >= TIME - QUIET && ms < SOON,
+	    "once there was time to do that: %d ms", (int)ms);
+	is_int(jobs[0].done, !cancelled, "as the device was told");
+	answer(&w);
+	is_good();
+	/* What comes after it is not for ever without its time. */
+	cancels = true;
+	map(BASE);
+	submit(&jobs[1], BASE, 4096, true);
+	take(VD_CMD_DMA_WRITE, &w);
+	ask(UNMAP);
+	is_held("the next");
+	answer(&w);
+	must(v_serve_until(dev.s, fd) && v_recv(fd, &r));
+	end();
 }
 
 /* --- reads --------------------------------------------------------------- */
@@ -378,8 +548,17 @@ main(void)
 {
 	enum how how;
 
-	for (how = UNMAP; how < HOWS; how++)
+	for (how = UNMAP; how < HOWS; how++) {
+		test_cancelled(true, how);
+		test_cancelled(false, how);
 		test_reads(how);
+	}
+	test_timed_out(false);
+	test_timed_out(true);
+	test_unsent();
+	test_gone();
+	test_unanswered(true);
+	test_unanswered(false);
 	test_reads_by_twin();
 	test_waits(BASE, "memory that is taken back");
 	test_waits(ELSE, "other memory");
