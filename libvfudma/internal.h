@@ -1015,6 +1015,8 @@ void	vd__desk_detach(struct vd_server *s);
 void	vd__request_offer(struct vd_server *s, const struct vd__msg *m,
 	    const struct vd_region_access *a, bool is_write);
 bool	vd__request_taken(struct vd_server *s);
+/* What all answers to requests that are not finished may have. */
+size_t	vd__desk_bytes(const struct vd_server *s);
 
 /* --- dma.c --------------------------------------------------------------- */
 

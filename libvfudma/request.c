@@ -16,13 +16,18 @@
 
 #define MAX_TAKEN	256
 
-/* [l] lock, which comes before all of a connection */
+/*
+ * [l] lock, which comes before all of a connection
+ * [la] changed under it, read without
+ */
 struct vd__desk {
 	pthread_mutex_t lock;
 	struct vd__conn *conn;		/* [l] NULL: no client */
 	uint64_t client;		/* [l] number of the last one */
 	bool open;			/* [l] the server is there */
 	unsigned int taken;		/* [l] requests that are not finished */
+	size_t max_bytes;		/* [l] */
+	_Atomic(size_t) bytes;		/* [la] of answers due to the client */
 };
 
 struct vd_request {
@@ -31,6 +36,7 @@ struct vd_request {
 	struct vd__msg msg;		/* to reply to; no data */
 	struct vd_region_access access;
 	struct vd_request_info info;
+	size_t bytes;			/* of the answer */
 };
 
 /* --- for the server ------------------------------------------------------ */
@@ -75,6 +81,8 @@ vd__desk_attach(struct vd_server *s)
 	pthread_mutex_lock(&s->desk->lock);
 	s->desk->conn = s->conn;
 	s->desk->client = s->client;
+	s->desk->max_bytes = s->limits.max_queued;
+	s->desk->bytes = 0;
 	pthread_mutex_unlock(&s->desk->lock);
 }
 
@@ -98,6 +106,12 @@ vd__request_offer(struct vd_server *s, const struct vd__msg *m,
 	o->taken = false;
 }
 
+size_t
+vd__desk_bytes(const struct vd_server *s)
+{
+	return (atomic_load(&s->desk->bytes));
+}
+
 bool
 vd__request_taken(struct vd_server *s)
 {
@@ -109,6 +123,29 @@ vd__request_taken(struct vd_server *s)
 }
 
 /* --- for the device ------------------------------------------------------ */
+
+/* How long the answer to what is offered may be. */
+static size_t
+answer_size(const struct vd__offer *o)
+{
+	if (o->msg->hdr.flags & VD_NO_REPLY)
+		return (0);
+	return (sizeof(struct vd_hdr) + (o->access == NULL ? 0 :
+	    sizeof(*o->access) + (o->is_write ? 0 : o->access->count)));
+}
+
+/* Have room for one more answer: with lock held. */
+static bool
+reserve(struct vd__desk *d, size_t bytes)
+{
+	/* One alone may be longer than all may be. */
+	if (d->taken == MAX_TAKEN ||
+	    (d->bytes > 0 && d->bytes + bytes > d->max_bytes))
+		return (false);
+	d->taken++;
+	d->bytes += bytes;
+	return (true);
+}
 
 struct vd_request *
 vd_server_take(struct vd_server *s)
@@ -129,10 +166,9 @@ vd_server_take(struct vd_server *s)
 	}
 	if ((r = calloc(1, sizeof(*r))) == NULL)
 		return (NULL);
+	r->bytes = answer_size(o);
 	pthread_mutex_lock(&d->lock);
-	full = d->taken == MAX_TAKEN;
-	if (!full)
-		d->taken++;
+	full = !reserve(d, r->bytes);
 	pthread_mutex_unlock(&d->lock);
 	if (full) {
 		free(r);
@@ -190,8 +226,11 @@ vd_request_finish(struct vd_request *r, int err, const void *data, size_t len)
 		return (-1);
 	}
 	pthread_mutex_lock(&d->lock);
-	if (d->conn != NULL && d->client == r->client)
+	if (d->conn != NULL && d->client == r->client) {
+		/* First, as the reply wakes the server, which looks at it. */
+		d->bytes -= r->bytes;
 		reply(d->conn, r, err, data, len);
+	}
 	d->taken--;
 	leave(d);
 	free(r);

@@ -31,7 +31,8 @@ struct vd_request;
  *          as ever.
  * Errors:  EINVAL (not in such a callback: another access, a
  *          REGION_WRITE_MULTI, config space), EBUSY (taken already), ENOBUFS
- *          (256 are not finished), ENOMEM.
+ *          (256 are not finished, or their answers and this one may be more
+ *          than max_queued bytes), ENOMEM.
  * Since:   0.1
  */
 struct vd_request *vd_server_take(struct vd_server *s);

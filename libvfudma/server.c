@@ -355,6 +355,20 @@ run_parked(struct vd_server *s)
 	return (see_to_calls(s));
 }
 
+/*
+ * May answers be more than are kept for this client?  Those that the device
+ * has still to give count, but alone they do not keep us from going on: they
+ * are bounded themselves, and the next command may be what they wait for.
+ */
+static bool
+is_full(const struct vd_server *s)
+{
+	size_t queued = vd__conn_queued_on(s->conn, false);
+
+	return (vd__conn_full(s->conn) || (queued > 0 &&
+	    queued + vd__desk_bytes(s) > s->limits.max_queued));
+}
+
 /* Was memory touched that this client has shared, and has taken away? */
 static bool
 is_memory_gone(const struct vd_server *s)
@@ -393,7 +407,7 @@ step(struct vd_server *s)
 	if (s->parked.active)
 		return (run_parked(s));
 	/* A client that does not read what it asked for asks in vain. */
-	if (vd__conn_full(s->conn))
+	if (is_full(s))
 		return (see_to_calls(s));
 	if ((rv = vd__conn_next(s->conn, &m)) == -1)
 		return (lose(s, why_lost(errno)));
@@ -445,7 +459,7 @@ has_more(const struct vd_server *s)
 		return (true);
 	if (s->parked.active)
 		return (s->parked.waiting == 0);
-	return (!vd__conn_full(s->conn) && vd__conn_ready(s->conn));
+	return (!is_full(s) && vd__conn_ready(s->conn));
 }
 
 /* Look again in ms, or earlier; -1: there is no need. */
@@ -503,7 +517,7 @@ settle(struct vd_server *s)
 			events |= EPOLLOUT;
 		/* With a twin no replies come this way. */
 		if ((is_due(s) && s->twin_fd == -1) ||
-		    (!s->parked.active && !vd__conn_full(s->conn)))
+		    (!s->parked.active && !is_full(s)))
 			events |= EPOLLIN;
 		rewatch(s, s->conn_fd, &s->conn_events, events);
 	}

@@ -74,7 +74,7 @@ struct vd_device_ops {
 struct vd_server_limits {
 	uint32_t max_dma_regions;	/* 24000 */
 	uint32_t max_data_xfer;		/* bytes in one access: 1 MiB */
-	uint32_t max_queued;		/* bytes of unread replies: 4 MiB */
+	uint32_t max_queued;		/* bytes of replies kept: 4 MiB */
 	uint32_t dma_timeout_ms;	/* an answer to DMA by message: 2000 */
 	bool force_queue;		/* queue each message, for tests */
 	bool no_twin;			/* one socket for both directions */
