@@ -76,9 +76,11 @@ struct vd__conn {
 	_Atomic(size_t) nlost;		/* [ca] used slots without a call */
 	size_t nlate;			/* [c] of them, by a timeout */
 	_Atomic(size_t) nkept;		/* [ca] of them, with keep */
+	_Atomic(uint64_t) nreplies;	/* [ca] that came */
 	_Atomic(size_t) nlarge;		/* [ca] calls out for much */
 	_Atomic(size_t) queued;		/* [oa] bytes, in both streams */
 	_Atomic(bool) full;		/* [oa] too many in one of them */
+	_Atomic(uint64_t) gone;		/* [oa] bytes that were queued */
 	struct calls pending;		/* [c] with done; by deadline */
 	struct calls ended;		/* [c] with done */
 	_Atomic(size_t) nended;		/* [ca] */

@@ -212,6 +212,7 @@ struct vd__stream {
 
 	struct vd__outs out;
 	size_t queued;			/* bytes in out */
+	uint64_t gone;			/* bytes that were in out */
 	size_t nparcels;		/* of those in out, with descriptors */
 };
 
@@ -425,6 +426,8 @@ size_t	vd__conn_pending(struct vd__conn *c);	/* calls not answered */
 /* Those that were given up and keep something: to be read after pending. */
 size_t	vd__conn_kept(struct vd__conn *c);
 void	vd__conn_unkeep(struct vd__conn *c);	/* which they do no more */
+/* Another number whenever the peer has read what was queued, or has answered. */
+uint64_t vd__conn_progress(struct vd__conn *c);
 /* End overdue calls with done: ms until the next is overdue, -1 if none. */
 int	vd__conn_expire(struct vd__conn *c);
 
@@ -1106,6 +1109,8 @@ struct vd_server {
 	int64_t until;			/* CLOCK_MONOTONIC ms; 0: no limit */
 	bool timed;			/* which is in time for all calls */
 	int hurry_ms;			/* see vd__messages_hurry() */
+	int64_t stuck_since;		/* CLOCK_MONOTONIC ms; 0: is not */
+	uint64_t stuck_at;		/* the connection's progress then */
 
 	char *path;			/* of listen_fd, if we made it */
 	dev_t path_dev;

@@ -259,6 +259,7 @@ file_reply(struct vd__conn *c, struct vd__msg *m, bool *told)
 		pthread_mutex_lock(&c->lock);
 	}
 	vd__slot_free(s);
+	atomic_fetch_add_explicit(&c->nreplies, 1, memory_order_relaxed);
 	if (call == NULL) {
 		c->nlost--;
 		c->nlate -= s->late;

@@ -153,14 +153,17 @@ void
 vd__conn_count_queued(struct vd__conn *c)
 {
 	bool full = false;
+	uint64_t gone = 0;
 	unsigned int i;
 	size_t n = 0;
 
 	for (i = 0; i < c->nstreams; i++) {
 		n += c->streams[i].queued;
+		gone += c->streams[i].gone;
 		full = full || vd__stream_full(&c->streams[i], c->max_queued);
 	}
 	atomic_store_explicit(&c->queued, n, memory_order_relaxed);
+	atomic_store_explicit(&c->gone, gone, memory_order_relaxed);
 	atomic_store(&c->full, full);
 }
 
@@ -660,6 +663,13 @@ size_t
 vd__conn_kept(struct vd__conn *c)
 {
 	return (c->nkept);
+}
+
+uint64_t
+vd__conn_progress(struct vd__conn *c)
+{
+	return (atomic_load_explicit(&c->gone, memory_order_relaxed) +
+	    atomic_load_explicit(&c->nreplies, memory_order_relaxed));
 }
 
 void

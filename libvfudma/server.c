@@ -28,6 +28,7 @@
 #define DEF_DMA_REGIONS		24000
 #define DEF_QUEUED		(4u << 20)
 #define DEF_DMA_TIMEOUT_MS	2000	/* QEMU waits 5 s for us */
+#define DEF_STALL_TIMEOUT_MS	30000
 #define RUN_MAX			64	/* commands a vd_server_run_all() */
 #define VERSION_MS		5000	/* for a new client to say VERSION */
 #define BACKOFF_MS		1000	/* no descriptors: try again later */
@@ -133,6 +134,7 @@ take_client(struct vd_server *s, int fd)
 	s->drop = false;
 	s->client++;
 	s->hurry_ms = -1;
+	s->stuck_since = 0;
 	memset(&s->parked, 0, sizeof(s->parked));
 	return (0);
 }
@@ -369,6 +371,26 @@ is_full(const struct vd_server *s)
 	    queued + vd__desk_bytes(s) > s->limits.max_queued));
 }
 
+/*
+ * Is it for the client to act before we go on?  If it is dead, a socket in
+ * which its own end lies, and which we do not read, does not tell.
+ */
+static bool
+is_held_up(const struct vd_server *s)
+{
+	return (is_full(s) ||
+	    (s->parked.active && vd__conn_kept(s->conn) > 0));
+}
+
+/* And has it not, for too long? */
+static bool
+is_stuck(const struct vd_server *s)
+{
+	return (s->stuck_since != 0 && is_held_up(s) &&
+	    vd__conn_progress(s->conn) == s->stuck_at &&
+	    vd__now_ms() - s->stuck_since >= s->limits.stall_timeout_ms);
+}
+
 /* Was memory touched that this client has shared, and has taken away? */
 static bool
 is_memory_gone(const struct vd_server *s)
@@ -404,11 +426,13 @@ step(struct vd_server *s)
 	}
 	if (vd__conn_flush(s->conn) == -1)
 		return (lose(s, why_lost(errno)));
-	if (s->parked.active)
-		return (run_parked(s));
 	/* A client that does not read what it asked for asks in vain. */
-	if (is_full(s))
-		return (see_to_calls(s));
+	if (s->parked.active || is_full(s)) {
+		rv = s->parked.active ? run_parked(s) : see_to_calls(s);
+		/* We may not have looked for a while: only now we have. */
+		return (rv == 0 && is_stuck(s) ?
+		    lose(s, "it does not read or answer") : rv);
+	}
 	if ((rv = vd__conn_next(s->conn, &m)) == -1)
 		return (lose(s, why_lost(errno)));
 	if (rv == 0) {
@@ -474,6 +498,25 @@ wake_in(struct vd_server *s, int ms)
 	s->timed = timed;
 }
 
+/* In how many ms the client has to have moved; -1: it need not. */
+static int
+time_to_move(struct vd_server *s)
+{
+	uint64_t progress = vd__conn_progress(s->conn);
+	int64_t now, left;
+
+	if (!is_held_up(s)) {
+		s->stuck_since = 0;
+		return (-1);
+	}
+	now = vd__now_ms();
+	if (s->stuck_since == 0 || progress != s->stuck_at)
+		s->stuck_since = now;
+	s->stuck_at = progress;
+	left = s->stuck_since + s->limits.stall_timeout_ms - now;
+	return (left > 0 ? (int)left : 0);
+}
+
 /*
  * Have the poll descriptor tell of replies, and of calls that are overdue.
  * Who begins a call and finds us inattentive wakes us: either it sees that
@@ -497,6 +540,7 @@ attend(struct vd_server *s)
 		s->timed = ms >= 0;
 	}
 	wake_in(s, s->hurry_ms);
+	wake_in(s, time_to_move(s));
 	rewatch_twin(s, (calls || is_due(s) ? EPOLLIN : 0) |
 	    (vd__conn_queued_on(s->conn, true) > 0 ? EPOLLOUT : 0));
 	atomic_store(&s->attentive, calls);
@@ -623,6 +667,7 @@ vd_server_create(struct mt_topology *t, const struct vd_device_ops *ops,
 	s->limits.max_data_xfer = VD_MAX_DATA_XFER;
 	s->limits.max_queued = DEF_QUEUED;
 	s->limits.dma_timeout_ms = DEF_DMA_TIMEOUT_MS;
+	s->limits.stall_timeout_ms = DEF_STALL_TIMEOUT_MS;
 	s->listen_fd = s->conn_fd = s->twin_fd = -1;
 	s->version_ms = VERSION_MS;
 	s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -760,6 +805,7 @@ vd_server_set_limits(struct vd_server *s,
 		return (-1);
 	}
 	if (limits->dma_timeout_ms > INT32_MAX ||
+	    limits->stall_timeout_ms > INT32_MAX ||
 	    (limits->max_data_xfer != 0 && (limits->max_data_xfer < 8 ||
 	    limits->max_data_xfer > VD_MAX_DATA_XFER))) {
 		errno = EINVAL;
@@ -774,6 +820,8 @@ vd_server_set_limits(struct vd_server *s,
 		s->limits.max_queued = DEF_QUEUED;
 	if (s->limits.dma_timeout_ms == 0)
 		s->limits.dma_timeout_ms = DEF_DMA_TIMEOUT_MS;
+	if (s->limits.stall_timeout_ms == 0)
+		s->limits.stall_timeout_ms = DEF_STALL_TIMEOUT_MS;
 	return (0);
 }
 

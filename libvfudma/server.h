@@ -69,13 +69,15 @@ struct vd_device_ops {
  * limit is the default where that is less.  A client without a twin socket that
  * serves no DMA while it waits for a reply to DMA_UNMAP, or to a reset, may
  * have to wait for dma_timeout_ms and 200 ms: less than it will (QEMU: 5
- * seconds).
+ * seconds).  stall_timeout_ms is for a client that has more than max_queued to
+ * read, or to answer a write before its own command is answered.
  */
 struct vd_server_limits {
 	uint32_t max_dma_regions;	/* 24000 */
 	uint32_t max_data_xfer;		/* bytes in one access: 1 MiB */
 	uint32_t max_queued;		/* bytes of replies kept: 4 MiB */
 	uint32_t dma_timeout_ms;	/* an answer to DMA by message: 2000 */
+	uint32_t stall_timeout_ms;	/* to read, or answer: 30000 */
 	bool force_queue;		/* queue each message, for tests */
 	bool no_twin;			/* one socket for both directions */
 };
@@ -140,11 +142,13 @@ int	vd_server_fd(const struct vd_server *s);
 /*
  * Do what is due without blocking: accept a client, answer at most one
  * command.  vd_server_run_all() goes on until nothing seems to be left to do,
- * or 64 commands are done; vd_server_fd() is readable if something is.  When either returns, the replies to what was done have
- * been sent, or wait for room in the socket.  A client that is lost, or that
- * breaks the protocol, or that has not agreed on a version 5 seconds after it
- * was accepted, is dropped, and the server waits for the next.  The device is
- * told of a loss by reset, dma_unmap for each range, disconnected.
+ * or 64 commands are done; vd_server_fd() is readable if something is.  When
+ * either returns, the replies to what was done have been sent, or wait for room
+ * in the socket.  A client that is lost, or that breaks the protocol, or that
+ * has not agreed on a version 5 seconds after it was accepted, or for which
+ * nothing goes on for stall_timeout_ms, is dropped, and the server waits for the
+ * next.  The device is told of a loss by reset, dma_unmap for each range,
+ * disconnected.
  *
  * Returns: 1 if something was done (call again), 0 if not, or -1 with errno
  *          set if the server cannot go on.

@@ -412,6 +412,7 @@ advance(struct vd__stream *st, struct vd__out *o, size_t n)
 	}
 	o->left -= n;
 	st->queued -= n;
+	st->gone += n;
 	for (i = 0; n > 0; i++) {
 		size_t m = n < o->iov[i].iov_len ? n : o->iov[i].iov_len;
 

@@ -181,6 +181,8 @@ test_lengths(void)
 	    "less would not do for a register");
 	fails(vd_server_set_limits(dev.s, &more), EINVAL,
 	    "nor is more than a mebibyte taken");
+	fails(vd_server_set_limits(dev.s, &(struct vd_server_limits){
+	    .stall_timeout_ms = UINT32_MAX }), EINVAL, "nor any time");
 	/* The default, with a BAR that has as much and more. */
 	big = t_ram(dev.t, "big", 4u << 20);
 	must(vd_pci_set_bar(dev.s, 5, big, 0) == 0);
