@@ -92,6 +92,7 @@ struct vd__conn {
 	TAILQ_HEAD(, vd__command) spare;	/* [c] places for more */
 	unsigned int nspare;		/* [c] */
 	_Atomic(size_t) ncommands;	/* [ca] */
+	int64_t asked;			/* [c] ms; 0: all were posted */
 	size_t ncmd_fds;		/* [c] */
 	unsigned int serving;		/* [c] how often, nested */
 	pthread_t server;		/* [c] who, if serving */

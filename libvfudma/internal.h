@@ -292,6 +292,9 @@ bool	vd__stream_no_parcels(const struct vd__stream *st);
  *
  * If keep is set, and the call is given up when some of it has been sent, a
  * reference to keep is held until the late reply comes, or the connection ends.
+ *
+ * With grace_ms a call that is awaited has so long, and no longer, once the peer
+ * has asked for something and waits for the answer, which nobody gives yet.
  */
 struct vd__call {
 	void *data;
@@ -300,6 +303,7 @@ struct vd__call {
 	struct mt_region *keep;		/* lent; or NULL */
 	void (*done)(struct vd__call *);	/* NULL: it is awaited */
 	void *arg;			/* the caller's */
+	int grace_ms;			/* 0: does not matter */
 	/* when it has ended */
 	int err;			/* 0, or as vd__conn_call() */
 	bool placed;			/* data is filled */
@@ -307,7 +311,8 @@ struct vd__call {
 	/* private: conn.lock, but for out */
 	int state;
 	uint16_t slot;
-	int64_t deadline;		/* CLOCK_MONOTONIC ms, -1: none */
+	int64_t begun;			/* CLOCK_MONOTONIC ms */
+	int64_t deadline;		/* -1: none */
 	struct vd__waiter *waiter;
 	struct vd__stream *placing;
 	uint8_t head_buf[16];

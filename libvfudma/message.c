@@ -93,6 +93,7 @@ struct vd__messages {
 	struct vd_server *s;		/* [I] */
 	_Atomic(uintptr_t) caller;	/* [a] see vd__messages_serving() */
 	_Atomic(uintptr_t) runner;	/* [a] thread that runs the server */
+	_Atomic(uintptr_t) home;	/* [a] the last one that did */
 	_Atomic(bool) nonsense;		/* [a] from the peer: drop it */
 	pthread_mutex_t lock;
 	pthread_cond_t ended;		/* with lock: a part, or a user left */
@@ -142,6 +143,17 @@ put_part(struct vd__messages *m, struct part *p)
 	TAILQ_INSERT_HEAD(&m->free_parts, p, link);
 }
 
+/*
+ * A thread that waits for a read, and on which the server runs, answers nothing
+ * meanwhile.
+ */
+static bool
+keeps_client(const struct vd__messages *m, const struct transfer *x)
+{
+	return (x->piece == NULL && !x->is_write && !m->twin &&
+	    atomic_load(&m->home) == self());
+}
+
 /* Bytes that are still to be asked for. */
 static size_t
 rest(const struct transfer *x)
@@ -156,6 +168,31 @@ is_over(const struct transfer *x)
 }
 
 static void	part_done(struct vd__call *call);
+
+/* Until when to wait for the client, for what has begun then. */
+static int64_t
+limit_locked(const struct vd__messages *m, int64_t since)
+{
+	int64_t limit = since + m->timeout_ms;
+
+	if (m->asked == 0)
+		return (limit);
+	if (since < m->asked)
+		since = m->asked;
+	return (since + GRACE_MS < limit ? since + GRACE_MS : limit);
+}
+
+/* How long to wait for the next part of x, which begins now. */
+static int
+timeout_locked(const struct vd__messages *m, const struct transfer *x)
+{
+	int64_t now;
+
+	if (m->asked == 0 || x->piece != NULL || x->is_write)
+		return (m->timeout_ms);
+	now = vd__now_ms();
+	return ((int)(limit_locked(m, now) - now));
+}
 
 /* Begin the next part of x: 0, or -1 with errno set. */
 static int
@@ -192,9 +229,10 @@ begin_locked(struct vd__messages *m, struct transfer *x)
 	p->call.keep = x->is_write ? x->window->region : NULL;
 	p->call.done = x->piece != NULL ? part_done : NULL;
 	p->call.arg = p;
+	p->call.grace_ms = keeps_client(m, x) ? GRACE_MS : 0;
 	rv = vd__conn_send(m->conn, &p->call,
 	    x->is_write ? VD_CMD_DMA_WRITE : VD_CMD_DMA_READ, p->iov,
-	    x->is_write ? 2 : 1, NULL, 0, m->timeout_ms);
+	    x->is_write ? 2 : 1, NULL, 0, timeout_locked(m, x));
 	if (rv == -1) {
 		saved = errno;
 		put_part(m, p);
@@ -287,19 +325,6 @@ end_locked(struct vd__messages *m, struct part *p)
 	put_part(m, p);
 }
 
-/* Until when to wait for the client, for what has begun then. */
-static int64_t
-limit_locked(const struct vd__messages *m, int64_t since)
-{
-	int64_t limit = since + m->timeout_ms;
-
-	if (m->asked == 0)
-		return (limit);
-	if (since < m->asked)
-		since = m->asked;
-	return (since + GRACE_MS < limit ? since + GRACE_MS : limit);
-}
-
 /* --- accesses that wait -------------------------------------------------- */
 
 static void
@@ -384,8 +409,6 @@ transfer(const struct vd__window *w, uint64_t off, void *buf, size_t len,
 	if (stuck || !usable_locked(m, w)) {
 		x.res = MT_DEVICE;
 	} else {
-		if (m->asked != 0)
-			vd__server_wake(m->s);	/* to hurry us, too */
 		carry_locked(m, &x);
 		/* What is kept now has to be looked after. */
 		wake = !TAILQ_EMPTY(&m->waiting) || vd__conn_kept(m->conn) > 0;
@@ -646,7 +669,7 @@ hurry_locked(struct vd__messages *m, struct transfers *over)
 	TAILQ_FOREACH(p, &m->out, out) {
 		if (p->x->is_write || !in_the_way(p->x))
 			continue;
-		limit = limit_locked(m, p->call.deadline - m->timeout_ms);
+		limit = limit_locked(m, p->call.begun);
 		if (limit <= now)
 			vd__conn_end(m->conn, &p->call);
 		else if (limit < next)
@@ -715,6 +738,8 @@ void
 vd__messages_running(struct vd_server *s, bool running)
 {
 	atomic_store(&s->messages->runner, running ? self() : 0);
+	if (running)
+		atomic_store(&s->messages->home, self());
 }
 
 bool

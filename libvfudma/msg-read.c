@@ -38,6 +38,8 @@ vd__conn_pop_command(struct vd__conn *c, struct vd__msg *m)
 	TAILQ_REMOVE(&c->commands, cmd, link);
 	atomic_fetch_sub_explicit(&c->ncommands, 1, memory_order_relaxed);
 	c->ncmd_fds -= cmd->m.nfds;
+	if (TAILQ_EMPTY(&c->commands))
+		c->asked = 0;
 	*m = cmd->m;
 	if (c->nspare < MAX_SPARE) {
 		TAILQ_INSERT_HEAD(&c->spare, cmd, link);
@@ -78,6 +80,18 @@ vd__conn_free_spare(struct vd__conn *c)
 		free(cmd);
 }
 
+/* The peer waits for us: who waits for it may have to hurry. */
+static void
+set_asked(struct vd__conn *c)
+{
+	struct vd__waiter *w;
+
+	c->asked = vd__now_ms();
+	TAILQ_FOREACH(w, &c->waiters, link)
+		if (w->call != NULL && w->call->grace_ms > 0)
+			pthread_cond_signal(&w->cond);
+}
+
 /* Keep a command for who takes them: 0, or -1. */
 static int
 queue_command(struct vd__conn *c, struct vd__msg *m)
@@ -103,6 +117,8 @@ queue_command(struct vd__conn *c, struct vd__msg *m)
 	TAILQ_INSERT_TAIL(&c->commands, cmd, link);
 	atomic_fetch_add_explicit(&c->ncommands, 1, memory_order_relaxed);
 	c->ncmd_fds += m->nfds;
+	if (c->asked == 0 && (m->hdr.flags & VD_NO_REPLY) == 0)
+		set_asked(c);
 	pthread_mutex_unlock(&c->lock);
 	return (0);
 }

@@ -253,6 +253,19 @@ leave(struct vd__conn *c, struct vd__waiter *w, struct vd__waiter *outer)
 		pass_lead(c);
 }
 
+/* Until when to wait, as far as is known by now: with lock held. */
+static int64_t
+limit(const struct vd__conn *c, const struct vd__call *call, int64_t deadline)
+{
+	int64_t at;
+
+	if (call == NULL || call->grace_ms == 0 || c->asked == 0)
+		return (deadline);
+	at = (call->begun > c->asked ? call->begun : c->asked) +
+	    call->grace_ms;
+	return (deadline == -1 || at < deadline ? at : deadline);
+}
+
 /*
  * Wait until call has ended; or with none, until there is room in the queue: 0;
  * or -1, ETIMEDOUT or the end of the connection.
@@ -262,6 +275,7 @@ wait_for(struct vd__conn *c, struct vd__call *call, int64_t deadline)
 {
 	struct vd__waiter w, *outer;
 	bool over, serving, tried = false;
+	int64_t until;
 	int rv = 0, saved;
 
 	init_waiter(&w);
@@ -279,7 +293,8 @@ wait_for(struct vd__conn *c, struct vd__call *call, int64_t deadline)
 		if ((over = is_over(c, &w)))
 			break;
 		/* Without any time what is there already counts. */
-		if (tried && deadline != -1 && vd__now_ms() >= deadline) {
+		until = limit(c, call, deadline);
+		if (tried && until != -1 && vd__now_ms() >= until) {
 			errno = ETIMEDOUT;
 			rv = -1;
 			break;
@@ -288,7 +303,7 @@ wait_for(struct vd__conn *c, struct vd__call *call, int64_t deadline)
 		if (c->leader != NULL && c->leader != &w) {
 			serving = c->nested == &w && has_to_serve(c);
 			if (!serving) {
-				sleep_in_line(c, &w, deadline);
+				sleep_in_line(c, &w, until);
 				continue;
 			}
 			pthread_mutex_unlock(&c->lock);
@@ -297,7 +312,7 @@ wait_for(struct vd__conn *c, struct vd__call *call, int64_t deadline)
 			c->leader = &w;
 			c->polling = true;
 			pthread_mutex_unlock(&c->lock);
-			rv = lead(c, &w, deadline);
+			rv = lead(c, &w, until);
 		}
 		saved = errno;
 		pthread_mutex_lock(&c->lock);
@@ -348,6 +363,7 @@ vd__conn_begin(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 	call->data = NULL;
 	call->data_len = call->head = 0;
 	call->keep = NULL;
+	call->grace_ms = 0;
 	call->done = NULL;
 	while (vd__conn_send(c, call, cmd, iov, iovcnt, fds, nfds,
 	    timeout_ms) == -1)

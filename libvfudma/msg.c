@@ -513,7 +513,8 @@ vd__conn_send(struct vd__conn *c, struct vd__call *call, enum vd_cmd cmd,
 	call->reply.buf = NULL;
 	call->out.queued = call->out.begun = false;
 	atomic_init(&call->lent, true);
-	call->deadline = timeout_ms < 0 ? -1 : vd__now_ms() + timeout_ms;
+	call->begun = vd__now_ms();
+	call->deadline = timeout_ms < 0 ? -1 : call->begun + timeout_ms;
 	rv = vd__conn_put(c, c->ours, &hdr, iov, iovcnt, fds, nfds, call);
 	if (rv == -1 && errno == ENOBUFS) {
 		/* Late replies may be there by now. */

@@ -499,6 +499,113 @@ test_waits(uint64_t addr, const char *name)
 	end();
 }
 
+/* --- a device of one thread ---------------------------------------------- */
+
+static enum mt_result
+read_alone(size_t len, int64_t *ms)
+{
+	static uint8_t buf[SIZE];
+	int64_t start = t_now_ms();
+	enum mt_result res;
+
+	res = mt_space_read(sp, ELSE, buf, len, MT_ATTRS_NONE);
+	*ms = t_now_ms() - start;
+	return (res);
+}
+
+static void
+ask_for_config(uint32_t flags)
+{
+	const struct vd_region_access a = { 0, VD_REGION_CONFIG, 4 };
+
+	must(v_send_fds(fd, 5, VD_CMD_REGION_READ, VD_TYPE_COMMAND | flags, &a,
+	    sizeof(a), NULL, 0));
+}
+
+/* Drop what the client has received. */
+static void
+drop_input(void)
+{
+	static uint8_t sink[8192];
+
+	while (recv(fd, sink, sizeof(sink), MSG_DONTWAIT) > 0)
+		continue;
+}
+
+/* Who would answer the command waits for the read. */
+static void
+test_alone(void)
+{
+	struct v_reply w;
+	enum mt_result res;
+	int64_t ms;
+
+	begin(false, 0);
+	ask_for_config(0);
+	res = read_alone(SIZE, &ms);
+	ok(res == MT_DEVICE && ms < SOON, "a read on the thread that would "
+	    "serve the client ends: %d ms", (int)ms);
+	ok(ms >= QUIET, "though not at once");
+	drop_input();
+	is_answered("then");
+	end();
+
+	begin(false, TIME);
+	ask_for_config(VD_NO_REPLY);
+	res = read_alone(100, &ms);
+	ok(res == MT_DEVICE && ms >= TIME - 1, "nobody waits for what is "
+	    "posted: %d ms", (int)ms);
+	end();
+
+	/* Memory that is taken back is waited for, and the thread reads. */
+	begin(false, 0);
+	submit(&jobs[0], BASE, 100, true);
+	take(VD_CMD_DMA_WRITE, &w);
+	ask(UNMAP);
+	res = read_alone(100, &ms);
+	ok(res == MT_DEVICE && ms < SOON, "nor does it end late if it begins "
+	    "when the client waits: %d ms", (int)ms);
+	drop_input();
+	answer(&w);
+	is_answered("then");
+	end();
+}
+
+static void *
+write_it(void *arg)
+{
+	static const uint8_t buf[100];
+
+	(void)arg;
+	is_hex(mt_space_write(sp, ELSE, buf, sizeof(buf), MT_ATTRS_NONE),
+	    MT_OK, "another waits for what it writes");
+	return (NULL);
+}
+
+/* Another thread receives the command. */
+static void
+test_not_alone(void)
+{
+	struct v_reply w;
+	enum mt_result res;
+	pthread_t thread;
+	int64_t ms;
+
+	begin(false, 0);
+	must(pthread_create(&thread, NULL, write_it, NULL) == 0);
+	must(v_readable(fd, 5000));
+	take(VD_CMD_DMA_WRITE, &w);
+	ask_for_config(0);
+	res = read_alone(100, &ms);
+	ok(res == MT_DEVICE && ms < SOON, "a thread that reads ends: %d ms",
+	    (int)ms);
+	drop_input();
+	answer(&w);
+	must(pthread_join(thread, NULL) == 0);
+	is_answered("then");
+	end();
+}
+
 /* Reads for which no call is free, as all are out for other memory. */
 static void
 test_queued(void)
@@ -563,5 +670,7 @@ main(void)
 	test_waits(BASE, "memory that is taken back");
 	test_waits(ELSE, "other memory");
 	test_queued();
+	test_alone();
+	test_not_alone();
 	return (done());
 }
