@@ -98,21 +98,30 @@ int
 vd__client_leave(struct vd_client *c, int rv)
 {
 	void (*fn)(void *, int) = NULL;
+	int saved = errno, error = 0;
 	void *arg = NULL;
-	int saved = errno;
+	bool inside;
 
-	/* Inside, so that it is this connection that is marked. */
-	if (rv == -1 && vd__conn_fd(c->conn) == -1) {
+	/* Before we are out, so that it is this connection that is marked. */
+	if (vd__conn_fd(c->conn) == -1) {
+		inside = vd__conn_is_server(c->conn);
 		pthread_mutex_lock(&c->lock);
-		if (!c->lost)
+		if (rv == -1 && !c->lost) {
+			c->lost = true;
+			c->untold = saved;
+		}
+		/* A call that serves this one still holds what it holds. */
+		if (!inside && c->untold != 0) {
 			fn = c->lost_fn;
-		arg = c->lost_arg;
-		c->lost = true;
+			arg = c->lost_arg;
+			error = c->untold;
+			c->untold = 0;
+		}
 		pthread_mutex_unlock(&c->lock);
 	}
 	pthread_rwlock_unlock(&c->conn_lock);
 	if (fn != NULL)
-		fn(arg, saved);
+		fn(arg, error);
 	errno = saved;
 	return (rv);
 }

@@ -51,23 +51,27 @@ io_read_buf(void *arg, mt_addr off, void *buf, size_t len,
 
 /*
  * A posted write that goes out under post_lock has gone before anything can be
- * mapped: see vd__client_stop_posts().
+ * mapped: see vd__client_stop_posts().  Who finds the server gone tells the
+ * owner when it leaves, which is after that.
  */
 static int
 post(struct vd__region *r, mt_addr off, const void *buf, size_t len)
 {
 	struct vd_client *c = r->client;
-	int rv = -1;
+	bool mapped;
+	int rv = 0;
 
+	if (vd__client_enter(c) == -1)
+		return (-1);
 	pthread_mutex_lock(&c->post_lock);
-	if (!c->mapped) {
+	mapped = c->mapped;
+	if (!mapped) {
 		c->posted = true;
-		rv = vd_client_post(c, r->index, off, buf, len);
-		pthread_mutex_unlock(&c->post_lock);
-		return (rv);
+		rv = vd__client_post(c, r->index, off, buf, len);
 	}
 	pthread_mutex_unlock(&c->post_lock);
-	return (vd_client_write(c, r->index, off, buf, len));
+	rv = vd__client_leave(c, rv);
+	return (mapped ? vd_client_write(c, r->index, off, buf, len) : rv);
 }
 
 static enum mt_result

@@ -148,9 +148,10 @@ void	vd_client_dma_destroy(struct vd_client_dma *d);
  * vd_client_reconnect() needs: who the device is, and copies of the eventfds
  * that are connected.
  *
- * Context: sends.  fn runs on the thread that found out, perhaps in a region's
- *          callback or a listener, with no lock of the client's held; it must
- *          leave reconnecting to others.
+ * Context: sends.  fn runs on a thread that found out, perhaps in a region's
+ *          callback or a listener, with no lock of the client's held: what is
+ *          found inside of a call, by a callback that it serves, is told at
+ *          the end of that call.  It must leave reconnecting to others.
  * Returns: 0, or -1 with errno set.
  * Errors:  ENOMEM, and those of calls that send.
  * Since:   0.1

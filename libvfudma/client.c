@@ -552,8 +552,8 @@ vd_client_write(struct vd_client *c, unsigned int index, uint64_t off,
 	return (vd__client_leave(c, do_write(c, index, off, buf, len)));
 }
 
-static int
-do_post(struct vd_client *c, unsigned int index, uint64_t off,
+int
+vd__client_post(struct vd_client *c, unsigned int index, uint64_t off,
     const void *buf, size_t len)
 {
 	struct vd_region_access req = { .region = index };
@@ -580,7 +580,7 @@ vd_client_post(struct vd_client *c, unsigned int index, uint64_t off,
 		return (invalid());
 	if (vd__client_enter(c) == -1)
 		return (-1);
-	return (vd__client_leave(c, do_post(c, index, off, buf, len)));
+	return (vd__client_leave(c, vd__client_post(c, index, off, buf, len)));
 }
 
 /* --- memory -------------------------------------------------------------- */

@@ -459,6 +459,9 @@ int	vd__conn_post(struct vd__conn *c, enum vd_cmd cmd,
 	    const struct iovec *iov, int iovcnt, const int *fds, size_t nfds,
 	    int timeout_ms);
 
+/* Is this thread in ops->serve? */
+bool	vd__conn_is_server(struct vd__conn *c);
+
 /*
  * Serve what has come, and wait up to timeout_ms until the answers are sent: 1,
  * 0 if there was nothing, or -1 with errno set.
@@ -623,7 +626,7 @@ struct vd__hangup;
 /*
  * [I] set when it connects, then immutable   [a] atomic   [c] conn_lock
  * [l] lock   [r] regions_lock   [t] the topology's writer lock
- * Order: the topology's writer lock, regions_lock or post_lock, conn_lock,
+ * Order: the topology's writer lock, regions_lock, conn_lock, post_lock or
  * lock.  Who uses the connection has conn_lock shared, also while it waits.
  */
 struct vd_client {
@@ -639,7 +642,8 @@ struct vd_client {
 
 	/* client-lost.c */
 	pthread_mutex_t lock;
-	bool lost;			/* [l] and lost_fn knows */
+	bool lost;			/* [l] and lost_fn knows, or will */
+	int untold;			/* [l] why, until it does; or 0 */
 	void (*lost_fn)(void *arg, int error);	/* [l] */
 	void *lost_arg;			/* [l] */
 	struct vd__hangup *hangup;	/* [l] of conn; a reference; or NULL */
@@ -665,6 +669,9 @@ struct vd_client {
  * while c is replacing, which this leaves set.
  */
 void	vd__client_take(struct vd_client *c, struct vd_client *from);
+/* vd_client_post() of a range that does not wrap, for who has entered. */
+int	vd__client_post(struct vd_client *c, unsigned int index, uint64_t off,
+	    const void *buf, size_t len);
 /* Connect eventfds, as many as one message takes, and remember them. */
 int	vd__client_connect_irqs(struct vd_client *c, enum vd_irq index,
 	    unsigned int start, unsigned int count, const int *fds);
@@ -680,7 +687,8 @@ void	vd__client_put(struct vd_client *c);
 /*
  * Enter before c->conn or limits are used, and leave with the outcome of that,
  * which is returned, errno kept.  Whoever leaves first after the connection was
- * lost tells the owner.  enter fails with ENOTCONN.
+ * lost tells the owner, unless inside of another call.  enter fails with
+ * ENOTCONN.
  */
 int	vd__client_enter(struct vd_client *c);
 int	vd__client_leave(struct vd_client *c, int rv);

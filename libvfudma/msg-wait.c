@@ -71,6 +71,17 @@ serve_commands(struct vd__conn *c)
 	return (any);
 }
 
+bool
+vd__conn_is_server(struct vd__conn *c)
+{
+	bool is;
+
+	pthread_mutex_lock(&c->lock);
+	is = c->serving > 0 && pthread_equal(c->server, pthread_self());
+	pthread_mutex_unlock(&c->lock);
+	return (is);
+}
+
 /* Sleep until the sockets have something, or a kick, or the time is up. */
 static int
 sleep_in_poll(struct vd__conn *c, int64_t deadline)

@@ -323,6 +323,129 @@ test_changes(const char *path)
 	m_stop(&d);
 }
 
+/* --- what is told is told with nothing held ------------------------------- */
+
+struct helped {
+	struct m_machine *m;
+	void *(*help)(void *);		/* on another thread */
+	int fd;				/* to connect again with */
+	unsigned int told;		/* times */
+	bool waited_in_vain;
+};
+
+/* An owner that waits for another thread, which uses the client. */
+static void
+lost_and_waits(void *arg, int error)
+{
+	struct helped *h = arg;
+	struct timespec until;
+	pthread_t thread;
+
+	is_int(error, ENOTCONN, "a loss is told");
+	h->told++;
+	must(pthread_create(&thread, NULL, h->help, h) == 0);
+	must(clock_gettime(CLOCK_REALTIME, &until) == 0);
+	until.tv_sec += 10;
+	if (pthread_timedjoin_np(thread, NULL, &until) != 0) {
+		h->waited_in_vain = true;
+		must(pthread_detach(thread) == 0);
+	}
+}
+
+static void *
+posts(void *arg)
+{
+	struct helped *h = arg;
+
+	(void)mt_space_store_le32(h->m->sp, 0x40, 1);
+	return (NULL);
+}
+
+/* Who posts a write finds that the server is gone. */
+static void
+test_told_of_post(void)
+{
+	const struct m_options o = { .no_page = true };
+	struct helped h = { .help = posts };
+	struct m_device d;
+	struct m_machine m;
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	h.m = &m;
+	m_add_bar(&m, 2, 0, 0, VD_CLIENT_POST);
+	must(vd_client_set_lost(m.c, lost_and_waits, &h) == 0);
+	m_stop(&d);
+	for (unsigned int i = 0; i < 1000 && h.told == 0; i++)
+		(void)mt_space_store_le32(m.sp, 0x40, i);
+	is_int(h.told, 1, "to who posts a write");
+	ok(!h.waited_in_vain, "and another thread can post meanwhile");
+	m_disconnect(&m, false);
+}
+
+/* The device's write cuts the connection that it came by, and finds that. */
+static enum mt_result
+cuts(void *arg, mt_addr off, unsigned int size, uint64_t val,
+    struct mt_attrs attrs)
+{
+	struct helped *h = arg;
+	int fds[VD_CLIENT_FDS];
+
+	(void)off, (void)size, (void)val, (void)attrs;
+	must(vd_client_fds(h->m->c, fds) > 0);
+	must(shutdown(fds[0], SHUT_RDWR) == 0);
+	fails(vd_client_check(h->m->c), ENOTCONN,
+	    "a callback finds that the server is gone");
+	is_int(h->told, 0, "in the middle of a call nobody is told");
+	return (MT_OK);
+}
+
+static void *
+connects_again(void *arg)
+{
+	struct helped *h = arg;
+
+	works(vd_client_reconnect(h->m->c, h->fd),
+	    "another thread connects again");
+	return (NULL);
+}
+
+static void
+test_told_inside(void)
+{
+	struct helped h = { .help = connects_again };
+	const struct mt_io_ops ops = { .write = cuts };
+	const struct m_options o = { 0 };
+	struct m_device d, next;
+	pthread_t writer;
+	struct m_machine m;
+	struct mt_region *io;
+
+	m_start(&d, &o);
+	m_start(&next, &o);
+	m_connect(&m, &d);
+	h.m = &m;
+	h.fd = next.fd;
+	must((io = mt_region_create_io(m.t, "io", PAGE - 1, &ops, &h)) !=
+	    NULL);
+	t_add(m.root, 0x100000, 0, io);
+	vd_client_set_dma(m.c, m.sp);
+	must(vd_client_set_lost(m.c, lost_and_waits, &h) == 0);
+	must(vd_client_dma_map(m.c, 0x100000, PAGE, VD_DMA_READABLE |
+	    VD_DMA_WRITABLE, -1, 0) == 0);
+	must(vd_client_write(m.c, VD_REGION_CONFIG, 4, &master, 2) == 0);
+	must(pthread_create(&writer, NULL, write_memory, &d) == 0);
+	while (vd_client_run(m.c) != -1)
+		usleep(1000);
+	is_int(h.told, 1, "behind the call it is told");
+	ok(!h.waited_in_vain, "and no lock is in the way");
+	works(vd_client_check(m.c), "of a client that goes on");
+	must(pthread_join(writer, NULL) == 0);
+	m_stop(&d);
+	m_disconnect(&m, false);
+	m_stop(&next);
+}
+
 int
 main(void)
 {
@@ -334,6 +457,8 @@ main(void)
 	test_readers();
 	test_hostile(path);
 	test_changes(path);
+	test_told_of_post();
+	test_told_inside();
 	rmdir(dir);
 	return (done());
 }
