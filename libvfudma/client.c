@@ -322,22 +322,27 @@ vd_client_reset(struct vd_client *c)
 /* --- regions ------------------------------------------------------------- */
 
 /*
- * May this be mapped?  Where it is in the fd is the sum of two numbers of the
- * server's, which may wrap: one of them counts as negative then.
+ * Can this be in a file?  Where it is in the fd is the sum of two numbers of
+ * the server's, which may wrap: one of them counts as negative then.
  */
 static bool
-valid_area(const struct vd_region_info *info, const struct vd_area *a)
+sound_area(const struct vd_region_info *info, const struct vd_area *a)
+{
+	uint64_t in_fd = info->offset + a->offset;
+
+	return (in_fd <= INT64_MAX && a->size <= INT64_MAX - in_fd);
+}
+
+/* Is it whole pages?  A region that is less is mapped with its page. */
+static bool
+mappable_area(const struct vd_region_info *info, const struct vd_area *a)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-	uint64_t in_fd = info->offset + a->offset, align = a->size;
+	uint64_t align = info->size < page && a->size == info->size ? 0 :
+	    a->size;
 
-	/* A region that is smaller than a page is mapped with its page. */
-	if (info->size < page && a->size == info->size)
-		align = 0;
-	return (a->size > 0 && a->size <= info->size &&
-	    a->offset <= info->size - a->size &&
-	    ((a->offset | align | in_fd) & (page - 1)) == 0 &&
-	    in_fd <= INT64_MAX && a->size <= INT64_MAX - in_fd);
+	return (((a->offset | align | (info->offset + a->offset)) &
+	    (page - 1)) == 0);
 }
 
 static bool
@@ -349,7 +354,8 @@ overlap(const struct vd_area *a, const struct vd_area *b)
 
 /*
  * Find what can be mapped of a region.  All areas must be sound, also those
- * that we have no room for and that are left to messages.
+ * that are left to messages: what is not whole pages of ours, which the server
+ * need not know, or what we have no room for.
  */
 static int
 get_areas(struct vd_client *c, const struct vd_region_info *raw,
@@ -364,19 +370,20 @@ get_areas(struct vd_client *c, const struct vd_region_info *raw,
 	if (rv == -1)
 		return (broken(c));
 	if (rv == 0) {
-		/* All of it, if nothing else shares its last page. */
+		/* All of it. */
 		areas[0] = (struct vd_area){ 0, raw->size };
-		nr = valid_area(raw, &areas[0]) ? 1 : 0;
+		nr = sound_area(raw, &areas[0]) ? 1 : 0;
 	}
 	for (i = 0; i < nr; i++) {
-		if (!valid_area(raw, &areas[i]))
+		if (!sound_area(raw, &areas[i]))
 			return (broken(c));
 		for (j = 0; j < i; j++)
 			if (overlap(&areas[i], &areas[j]))
 				return (broken(c));
+		if (info->nr_areas < VD_CLIENT_MAX_AREAS &&
+		    mappable_area(raw, &areas[i]))
+			info->areas[info->nr_areas++] = areas[i];
 	}
-	info->nr_areas = nr < VD_CLIENT_MAX_AREAS ? nr : VD_CLIENT_MAX_AREAS;
-	memcpy(info->areas, areas, info->nr_areas * sizeof(areas[0]));
 	return (0);
 }
 
@@ -403,6 +410,10 @@ get_region(struct vd_client *c, const struct vd_region_info *raw,
 	}
 	if (get_areas(c, raw, reply, info) == -1)
 		return (-1);
+	if (info->nr_areas == 0) {
+		info->flags &= ~VD_REGION_MAPPABLE;
+		return (0);
+	}
 	info->fd = reply->fds[0];
 	reply->fds[0] = -1;
 	return (0);

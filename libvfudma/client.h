@@ -122,7 +122,8 @@ int	vd_client_irq_info(struct vd_client *c, enum vd_irq index,
 
 /*
  * A region, and the parts of it that can be mapped: whole pages, or all of a
- * region that is smaller, whose page is mapped.
+ * region that is smaller, whose page is mapped.  What the server offers in
+ * other units than our pages is left out, and can be reached by messages.
  */
 struct vd_client_region {
 	uint32_t flags;				/* VD_REGION_* */

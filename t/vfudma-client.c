@@ -347,6 +347,10 @@ R outside = { INFO(1, 4 * PAGE, 0), SPARSE(1),
 R empty = { INFO(1, 4 * PAGE, 0), SPARSE(1), { { PAGE, 0 } } };
 R odd_off = { INFO(1, 4 * PAGE, 0), SPARSE(1), { { 256, PAGE } } };
 R odd_size = { INFO(1, 4 * PAGE, 0), SPARSE(1), { { PAGE, 100 } } };
+R odd_one = { INFO(2, 8 * PAGE, 0), SPARSE(2),
+    { { 0x100, 2 * PAGE }, { 4 * PAGE, 2 * PAGE } } };
+R odd_overlap = { INFO(2, 8 * PAGE, 0), SPARSE(2),
+    { { 0, 2 * PAGE }, { 0x100, 0x100 } } };
 R none = { INFO(0, 4 * PAGE, 0), SPARSE(0), { { 0, 0 } } };
 R many = { INFO(1, 4 * PAGE, 0), SPARSE(-1u), { { 0, PAGE } } };
 R missing = { INFO(1, 4 * PAGE, 0), SPARSE(2), { { 0, PAGE } } };
@@ -387,7 +391,14 @@ test_region_info(void)
 		C("all of it", 0, whole, 32, 1, .areas = 1, .fd = true),
 		C("an unknown capability", 0, unknown, 64, 1, .areas = 1,
 		    .fd = true),
-		C("no areas", 0, none, LEN(0), 1, .fd = true),
+		C("no areas", 0, none, LEN(0), 1, .fd = false),
+		C("an unaligned area", 0, odd_off, LEN(1), 1, .fd = false),
+		C("an area of an odd size", 0, odd_size, LEN(1), 1,
+		    .fd = false),
+		C("an unaligned descriptor offset", 0, skewed, LEN(1), 1,
+		    .fd = false),
+		C("an unaligned area of two", 0, odd_one, LEN(2), 1,
+		    .areas = 1, .fd = true),
 		C("less than a page", 0, small, 32, 1, .areas = 1,
 		    .fd = true),
 		C("nothing to map", 0, plain, 32, 0, .fd = false),
@@ -419,10 +430,9 @@ test_region_info(void)
 		C("an area that wraps", EPROTO, wraps, LEN(1), 1),
 		C("an area outside", EPROTO, outside, LEN(1), 1),
 		C("an empty area", EPROTO, empty, LEN(1), 1),
-		C("an unaligned area", EPROTO, odd_off, LEN(1), 1),
-		C("an area of an odd size", EPROTO, odd_size, LEN(1), 1),
 		C("areas that overlap", EPROTO, overlap, LEN(2), 1),
-		C("an unaligned descriptor offset", EPROTO, skewed, LEN(1), 1),
+		C("unaligned areas that overlap", EPROTO, odd_overlap, LEN(2),
+		    1),
 		C("a negative descriptor offset", EPROTO, low, LEN(1), 1),
 		C("an absurd descriptor offset", EPROTO, high, LEN(1), 1),
 	};
