@@ -22,6 +22,36 @@ result_errno(enum mt_result res)
 	return (res & MT_DEVICE ? EIO : 0);
 }
 
+/*
+ * What takes no writes is to the bus as if nothing were there; to the server it
+ * is not.  What comes first counts.
+ */
+static int
+write_errno(struct mt_space *sp, uint64_t addr, size_t len,
+    enum mt_result res)
+{
+	struct mt_range range = { addr, addr + (len - 1) };
+	struct mt_section sec;
+	bool readonly;
+
+	if (result_errno(res) != EFAULT)
+		return (result_errno(res));
+	for (;;) {
+		if (mt_space_find(sp, range, &sec) == -1)
+			return (EFAULT);
+		readonly = mt_region_kind(sec.region) == MT_ROM ||
+		    (sec.flags & MT_SECTION_READONLY) != 0;
+		mt_region_put(sec.region);
+		if (sec.range.first != range.first)
+			return (EFAULT);
+		if (readonly)
+			return (EACCES);
+		if (sec.range.last == range.last)
+			return (EFAULT);
+		range.first = sec.range.last + 1;
+	}
+}
+
 static void
 reply(struct vd__serve *s, const struct vd__msg *m,
     const struct vd_dma_access *a, const void *data, size_t len)
@@ -92,15 +122,18 @@ static int
 dma_write(struct vd__serve *s, struct mt_space *sp, struct vd__msg *m)
 {
 	struct vd_dma_access a;
+	enum mt_result res = MT_OK;
 	const uint8_t *data;
 	int err;
 
 	if ((err = vd__wire_dma_access(m->data, m->len, true,
 	    VD_MAX_DATA_XFER, &a, &data)) != 0)
 		return (err);
-	if (a.count > 0 && (err = result_errno(mt_space_write(sp, a.addr,
-	    data, (size_t)a.count, MT_ATTRS_NONE))) != 0)
-		return (err);
+	if (a.count > 0)
+		res = mt_space_write(sp, a.addr, data, (size_t)a.count,
+		    MT_ATTRS_NONE);
+	if (res != MT_OK)
+		return (write_errno(sp, a.addr, (size_t)a.count, res));
 	reply(s, m, &a, NULL, 0);
 	return (0);
 }

@@ -64,9 +64,10 @@ void	vd_client_set_timeout(struct vd_client *c, int ms);
 
 /*
  * Answer the server's DMA_READ and DMA_WRITE with accesses to sp: all of it is
- * the device's to reach.  NULL, the default, refuses them.  They are served by
- * a thread that waits for a reply, or by vd_client_run(): in order, by one
- * thread at a time.
+ * the device's to reach.  NULL, the default, refuses them with ENOSYS.  A hole
+ * is EFAULT to the server, memory that takes no writes and what is denied
+ * EACCES, an error of a device EIO.  They are served by a thread that waits
+ * for a reply, or by vd_client_run(): in order, by one thread at a time.
  *
  * Owns:    sp must stay until the client is destroyed or has another, and no
  *          call is under way.
