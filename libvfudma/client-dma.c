@@ -6,9 +6,9 @@
  *
  * A piece is a section of the space that the device is to have; a map is what
  * one DMA_MAP has given it, of one piece or of several that continue each
- * other in a file.  A map is whole pages of the server's; a piece may begin or
- * end inside one, and then the page is mapped only together with the piece
- * that has the rest of it.
+ * other in a file, or of neighbours without one.  A map is whole pages of the
+ * server's; a piece may begin or end inside one, and then the page is mapped
+ * only together with the piece that has the rest of it.
  *
  * The listener only takes notes until the commit, where all is sent: what has
  * to go, then what is to come.  What is mapped is left alone as long as its
@@ -169,10 +169,13 @@ told_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
 static bool
 continues(const struct piece *a, const struct piece *b)
 {
-	return (a != NULL && b != NULL && a->last + 1 == b->first &&
-	    a->fd != -1 && b->fd != -1 && a->flags == b->flags &&
-	    !a->unmergeable && !b->unmergeable &&
-	    a->dev == b->dev && a->ino == b->ino &&
+	if (a == NULL || b == NULL || a->last + 1 != b->first ||
+	    a->flags != b->flags || a->unmergeable || b->unmergeable)
+		return (false);
+	/* Without a file it is the server's to say by address what it wants. */
+	if (a->fd == -1 || b->fd == -1)
+		return (a->fd == b->fd);
+	return (a->dev == b->dev && a->ino == b->ino &&
 	    a->off + (a->last - a->first) + 1 == b->off);
 }
 

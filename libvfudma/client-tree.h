@@ -122,8 +122,8 @@ struct vd_client_dma_ops {
  * ROM devices, mapped registers and I/O are left out.  What a commit brings is
  * sent at its end, first what went, then what came, without waiting for one
  * answer before the next is sent; the commit returns when all have come.
- * Neighbours that continue each other in one file become one map.  One space a
- * client.
+ * Neighbours that continue each other in one file become one map, and so do
+ * those without a file.  One space a client.
  *
  * Destroying takes all of it back.
  *

@@ -127,6 +127,25 @@ test_kinds(void)
 	    "18000-18fff dma@18000+0, 19000-19fff dma@19000+0") != NULL,
 	    "but not those that are to stay apart");
 
+	must(mt_topology_begin(m.t) == 0);
+	t_add(m.root, 0x30000, 0, t_ram(m.t, "a", PAGE));
+	t_add(m.root, 0x31000, 0, t_ram(m.t, "b", PAGE / 2));
+	t_add(m.root, 0x31800, 0, t_ram(m.t, "c", PAGE + PAGE / 2));
+	t_add(m.root, 0x33000, 0, of_file(&m, "d", fd, 30 * PAGE, PAGE));
+	t_add(m.root, 0x34000, 0, t_rom(m.t, "e", PAGE / 2));
+	r = t_add(m.root, 0x34800, 0, t_rom(m.t, "f", PAGE / 2));
+	must(mt_topology_commit(m.t) == 0);
+	ok(strstr(t_space_text(vd_server_dma(d.server)),
+	    "30000-32fff dma@30000+0, 33000-33fff dma@33000+0, "
+	    "34000-34fff dma@34000+0") != NULL,
+	    "so are neighbours without a file");
+	is_int(f.unaligned, 0, "also two halves of a page");
+	must(mt_region_del(r) == 0);
+	ok(strstr(t_space_text(vd_server_dma(d.server)), "34000") == NULL,
+	    "which is taken back when one has gone");
+	is_int(f.unaligned, 1, "as the owner is told");
+	f.unaligned = 0;
+
 	/* What is not whole pages. */
 	t_add(m.root, 0x20800, 0, of_file(&m, "odd", fd, 0, 2 * PAGE));
 	ok(strstr(t_space_text(vd_server_dma(d.server)),
@@ -169,9 +188,17 @@ test_limits(void)
 	is_hex(f.last.first, 0x6000, "by their place");
 	t_add(m.root, 0x9000, 0, t_ram(m.t, "more", PAGE));
 	is_int(f.full, 3, "each once");
+	must(mt_region_set_readonly(rams[3], true) == 0);
+	is_int(f.full, 4, "or again when it is another");
 	must(mt_region_del(rams[0]) == 0);
 	is_given(&d, "2000-2fff dma@2000+0, 4000-4fff dma@4000+0",
 	    "when one goes the next comes");
+	must(mt_region_del(rams[2]) == 0);
+	is_given(&d, "2000-2fff dma@2000+0, 9000-9fff dma@9000+0",
+	    "in the order in which they came");
+	must(mt_region_del(rams[1]) == 0);
+	is_given(&d, "6000-6fff dma@6000+0, 9000-9fff dma@9000+0",
+	    "until all have come");
 	for (unsigned int i = 0; i < 4; i++)
 		mt_region_put(rams[i]);
 	is_int(f.other + f.unmaps + f.unaligned, 0, "nothing else has failed");
@@ -266,7 +293,7 @@ place_of(struct mt_space *sp, mt_addr at, bool *readonly)
 
 /*
  * Is page of the space as it should be for the device?  It has it if it is all
- * memory, and one file continues through it.
+ * memory, and one file continues through it, or there is none.
  */
 static bool
 page_is_right(struct m_machine *m, struct m_device *d, mt_addr page)
@@ -274,7 +301,7 @@ page_is_right(struct m_machine *m, struct m_device *d, mt_addr page)
 	struct mt_space *dma = vd_server_dma(d->server);
 	uint64_t first = 0, place;
 	bool readonly = false, ro = false, have = true;
-	struct mt_section sec, whole;
+	struct mt_section sec;
 	uint32_t here, there;
 
 	for (mt_addr at = page; at < page + PAGE; at += UNIT) {
@@ -286,16 +313,8 @@ page_is_right(struct m_machine *m, struct m_device *d, mt_addr page)
 		have &= place != 0 && ro == readonly;
 		if (place > 1 && place - (at - page) != first)
 			have = false;
-		/* Without a file only one region makes a page. */
-		if (place == 1 && (!wanted_at(m->sp, page, &whole) ||
-		    mt_space_find(m->sp, (struct mt_range){ page,
-		    page + PAGE - 1 }, &sec) == -1))
+		if (place == 1 && first != 1)
 			have = false;
-		else if (place == 1) {
-			have &= sec.range.first == page &&
-			    sec.range.last == page + PAGE - 1;
-			mt_region_put(sec.region);
-		}
 	}
 	if (mt_space_find(dma, (struct mt_range){ page, page + PAGE - 1 },
 	    &sec) == -1)
