@@ -18,6 +18,12 @@
  * Nothing waits for the answer to what was sent before it: the server does it
  * all in order, so one way to it and back is enough for a whole commit.  A map
  * that is refused after all is undone here when its answer comes.
+ *
+ * A commit looks at what is waiting: what has come since the last one.  A piece
+ * that could not be mapped is left alone until it can make a difference: one
+ * that has no whole page until a neighbour comes, one for which something was
+ * short until there is room for a map, and one that the server refused for
+ * good.
  */
 
 #include <sys/stat.h>
@@ -44,9 +50,12 @@ struct map {
 	bool going;
 };
 
+TAILQ_HEAD(waiting, piece);
+
 struct piece {
 	RB_ENTRY(piece) link;
-	TAILQ_ENTRY(piece) wait;	/* in waiting, if map is NULL */
+	TAILQ_ENTRY(piece) wait;	/* in list */
+	struct waiting *list;		/* waiting or again; NULL: neither */
 	uint64_t first;
 	uint64_t last;
 	struct mt_region *region;	/* a reference: keeps fd open */
@@ -63,7 +72,6 @@ struct piece {
 };
 
 RB_HEAD(pieces, piece);
-TAILQ_HEAD(waiting, piece);
 TAILQ_HEAD(maps, map);
 
 /* What was sent and is not answered yet. */
@@ -80,7 +88,8 @@ struct vd_client_dma {
 	const struct vd_client_dma_ops *ops;
 	void *arg;
 	struct pieces pieces;
-	struct waiting waiting;		/* pieces without a map */
+	struct waiting waiting;		/* pieces for the next commit */
+	struct waiting again;		/* to be tried when there is room */
 	struct maps going;
 	uint64_t nr_maps;		/* that the server has */
 	/* in a commit */
@@ -110,6 +119,17 @@ tell(struct vd_client_dma *d, bool unmap, uint64_t first, uint64_t last,
 	if (d->ops != NULL && d->ops->failed != NULL)
 		d->ops->failed(d->arg, unmap,
 		    (struct mt_range){ first, last }, error);
+}
+
+/* Put p at the end of list, or, with NULL, into none. */
+static void
+put_on(struct piece *p, struct waiting *list)
+{
+	if (p->list != NULL)
+		TAILQ_REMOVE(p->list, p, wait);
+	p->list = list;
+	if (list != NULL)
+		TAILQ_INSERT_TAIL(list, p, wait);
 }
 
 /* --- notes --------------------------------------------------------------- */
@@ -162,7 +182,7 @@ told_add(void *arg, struct mt_space *sp, const struct mt_section *sec)
 		p->ino = st.st_ino;
 	}
 	RB_INSERT(pieces, &d->pieces, p);
-	TAILQ_INSERT_TAIL(&d->waiting, p, wait);
+	put_on(p, &d->waiting);
 }
 
 /* Do a and b, which is behind it, continue each other? */
@@ -191,7 +211,7 @@ give_up(struct vd_client_dma *d, struct piece *p)
 	for (; p != NULL && p->map == m;
 	    p = RB_NEXT(pieces, &d->pieces, p)) {
 		p->map = NULL;
-		TAILQ_INSERT_TAIL(&d->waiting, p, wait);
+		put_on(p, &d->waiting);
 	}
 	m->going = true;
 	TAILQ_INSERT_TAIL(&d->going, m, link);
@@ -210,7 +230,7 @@ told_del(void *arg, struct mt_space *sp, const struct mt_section *sec)
 		return;
 	if (p->map != NULL)
 		give_up(d, p);
-	TAILQ_REMOVE(&d->waiting, p, wait);
+	put_on(p, NULL);
 	RB_REMOVE(pieces, &d->pieces, p);
 	mt_region_put(p->region);
 	free(p);
@@ -226,8 +246,7 @@ join(struct vd_client_dma *d, struct piece *q)
 		give_up(d, q);
 	else if (q->error != 0 && !q->refused) {
 		q->error = 0;
-		TAILQ_REMOVE(&d->waiting, q, wait);
-		TAILQ_INSERT_TAIL(&d->waiting, q, wait);
+		put_on(q, &d->waiting);
 	}
 }
 
@@ -263,6 +282,7 @@ refuse(struct vd_client_dma *d, struct piece *p, struct piece *q, int error,
 			tell(d, false, p->first, p->last, error);
 		p->error = error;
 		p->refused = by_server;
+		put_on(p, by_server || error == EINVAL ? NULL : &d->again);
 		if (p == q)
 			break;
 	}
@@ -270,14 +290,10 @@ refuse(struct vd_client_dma *d, struct piece *p, struct piece *q, int error,
 
 /* All of m's pieces, from p to q, are mapped by it, or by nothing. */
 static void
-assign(struct vd_client_dma *d, struct piece *p, struct piece *q,
-    struct map *m)
+assign(struct piece *p, struct piece *q, struct map *m)
 {
 	for (;; p = RB_NEXT(pieces, &d->pieces, p)) {
-		if (m != NULL)
-			TAILQ_REMOVE(&d->waiting, p, wait);
-		else
-			TAILQ_INSERT_HEAD(&d->waiting, p, wait);
+		put_on(p, NULL);
 		p->map = m;
 		if (p == q)
 			break;
@@ -318,7 +334,7 @@ land(struct vd_client_dma *d, struct flight *f, int error)
 		tell(d, false, m->first, m->last, error);
 	else {
 		d->nr_maps--;
-		assign(d, p, q, NULL);
+		assign(p, q, NULL);
 		free(m);
 		refuse(d, p, q, error, error != ENOTCONN &&
 		    error != ENOBUFS && !vd__stream_is_fd_error(error));
@@ -402,7 +418,7 @@ send_map(struct vd_client_dma *d, struct piece *p, struct piece *q,
 	f->p = p;
 	f->q = q;
 	d->nr_maps++;
-	assign(d, p, q, m);
+	assign(p, q, m);
 	take_off(d, f, vd__client_begin_map(d->client, &f->op, first,
 	    last - first + 1, p->flags, fd,
 	    fd == -1 ? 0 : p->off + (first - p->first)));
@@ -432,34 +448,45 @@ map_run(struct vd_client_dma *d, struct piece *p, struct piece *q)
 	send_map(d, p, q, first, last);
 }
 
-/* Is p to be tried now? */
+/* May p be tried now? */
 static bool
 to_try(const struct piece *p)
 {
-	return (p != NULL && p->map == NULL && !p->refused);
+	return (p->map == NULL && !p->refused);
 }
 
+/* Those for which there may be room now come before those that are new. */
+static void
+try_again(struct vd_client_dma *d)
+{
+	struct piece *p, *before = NULL;
+
+	for (uint64_t n = d->nr_maps; n < d->limits.max_dma_maps &&
+	    (p = TAILQ_FIRST(&d->again)) != NULL; n++) {
+		TAILQ_REMOVE(&d->again, p, wait);
+		if (before == NULL)
+			TAILQ_INSERT_HEAD(&d->waiting, p, wait);
+		else
+			TAILQ_INSERT_AFTER(&d->waiting, before, p, wait);
+		p->list = &d->waiting;
+		before = p;
+	}
+}
+
+/* Each piece that is waiting is put elsewhere by this, in one run or another. */
 static void
 send_maps(struct vd_client_dma *d)
 {
-	struct piece *p, *q, *n, *next;
+	struct piece *p, *q, *n;
 
-	for (p = TAILQ_FIRST(&d->waiting); p != NULL && !d->lost; p = next) {
-		next = TAILQ_NEXT(p, wait);
-		if (!to_try(p))
+	while (!d->lost && (q = TAILQ_FIRST(&d->waiting)) != NULL) {
+		/* The run that it is in. */
+		for (p = q; (n = RB_PREV(pieces, &d->pieces, p)) != NULL &&
+		    to_try(n) && continues(n, p); p = n)
 			continue;
-		/* The run that p is in. */
-		while ((q = RB_PREV(pieces, &d->pieces, p)) != NULL &&
-		    to_try(q) && continues(q, p))
-			p = q;
-		q = p;
 		while ((n = RB_NEXT(pieces, &d->pieces, q)) != NULL &&
 		    to_try(n) && continues(q, n))
 			q = n;
-		/* What is mapped along with p cannot be next. */
-		while (next != NULL && next->first >= p->first &&
-		    next->first <= q->last)
-			next = TAILQ_NEXT(next, wait);
 		map_run(d, p, q);
 	}
 }
@@ -483,7 +510,8 @@ bring_up_to_date(struct vd_client_dma *d)
 {
 	struct vd_client *c = d->client;
 
-	if (TAILQ_EMPTY(&d->going) && TAILQ_EMPTY(&d->waiting))
+	if (TAILQ_EMPTY(&d->going) && TAILQ_EMPTY(&d->waiting) &&
+	    (TAILQ_EMPTY(&d->again) || d->nr_maps >= d->limits.max_dma_maps))
 		return;
 	if (vd__client_enter(c) == -1) {
 		forget_going(d);
@@ -493,6 +521,7 @@ bring_up_to_date(struct vd_client_dma *d)
 	d->lost = false;
 	join_neighbours(d, d->limits.pgsizes & -d->limits.pgsizes);
 	send_unmaps(d);
+	try_again(d);
 	send_maps(d);
 	await_all(d);
 	if (d->lost)
@@ -518,6 +547,8 @@ vd__client_dma_restore(struct vd_client *c)
 	RB_FOREACH(p, pieces, &d->pieces) {
 		if (p->map != NULL)
 			give_up(d, p);
+		else
+			put_on(p, &d->waiting);
 		p->error = 0;
 		p->refused = false;
 	}
@@ -547,6 +578,7 @@ vd_client_dma_create(struct vd_client *c, struct mt_space *sp,
 	d->arg = arg;
 	RB_INIT(&d->pieces);
 	TAILQ_INIT(&d->waiting);
+	TAILQ_INIT(&d->again);
 	TAILQ_INIT(&d->going);
 	rv = mt_topology_begin(t);
 	if (rv == 0) {

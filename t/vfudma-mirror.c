@@ -207,6 +207,66 @@ test_limits(void)
 	m_stop(&d);
 }
 
+/* --- cost ----------------------------------------------------------------- */
+
+static int64_t
+cpu_time(void)
+{
+	struct timespec ts;
+
+	must(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) == 0);
+	return ((int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec);
+}
+
+/* What a commit costs, at the best of many times, with n of size bytes. */
+static int64_t
+cost_of_commit(unsigned int n, uint64_t size, uint32_t max_maps)
+{
+	const struct m_options o = { .max_maps = max_maps };
+	struct failures f = { 0 };
+	struct vd_client_dma *dma;
+	int64_t best = INT64_MAX, t;
+	struct mt_region *all, *r;
+	struct m_device d;
+	struct m_machine m;
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	all = t_ram(m.t, "all", PAGE);
+	r = t_add(m.root, 0, 0, t_ram(m.t, "one", PAGE));
+	must(mt_topology_begin(m.t) == 0);
+	for (unsigned int i = 0; i < n; i++)
+		t_add(m.root, 0x100000 + (mt_addr)i * 2 * PAGE, 0,
+		    t_alias(m.t, "part", all, 0, size));
+	must(mt_topology_commit(m.t) == 0);
+	must((dma = vd_client_dma_create(m.c, m.sp, &ops, &f)) != NULL);
+	is_int(f.unaligned + f.full, n, "%u sections are not mapped", n);
+	for (unsigned int i = 0; i < 100; i++) {
+		t = cpu_time();
+		must(mt_region_set_enabled(r, i & 1) == 0);
+		t = cpu_time() - t;
+		best = t < best ? t : best;
+	}
+	mt_region_put(all);
+	vd_client_dma_destroy(dma);
+	m_disconnect(&m, false);
+	m_stop(&d);
+	return (best);
+}
+
+static void
+test_cost(void)
+{
+	int64_t few = cost_of_commit(4, UNIT, 0);
+	int64_t many = cost_of_commit(20000, UNIT, 0);
+
+	ok(many < 3 * few, "a commit costs no more with many that are no "
+	    "pages: %jd and %jd ns", (intmax_t)few, (intmax_t)many);
+	many = cost_of_commit(20000, PAGE, 1);
+	ok(many < 3 * few, "nor with many for which there is no room: "
+	    "%jd ns", (intmax_t)many);
+}
+
 static bool
 not_this(void *arg, const struct mt_section *sec)
 {
@@ -457,6 +517,7 @@ main(void)
 	test_kinds();
 	test_limits();
 	test_failures();
+	test_cost();
 	test_random();
 	return (done());
 }
