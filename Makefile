@@ -104,6 +104,7 @@ VD_SRCS		= \
 	libvfudma/client.c \
 	libvfudma/client-dma.c \
 	libvfudma/client-lost.c \
+	libvfudma/client-maps.c \
 	libvfudma/client-page.c \
 	libvfudma/client-serve.c \
 	libvfudma/client-tree.c \

@@ -43,6 +43,8 @@ vd__client_init(struct vd_client *c)
 	c->refs = 1;
 	c->timeout_ms = VD_CLIENT_TIMEOUT_MS;
 	c->direct = true;
+	RB_INIT(&c->kept_maps);
+	LIST_INIT(&c->kept_files);
 	pthread_rwlock_init(&c->conn_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->regions_lock, NULL);
@@ -71,6 +73,7 @@ vd__client_put(struct vd_client *c)
 		free(c->irqs[i].fds);
 		free(c->irqs[i].masked);
 	}
+	vd__client_free_maps(c);
 	pthread_mutex_destroy(&c->post_lock);
 	pthread_mutex_destroy(&c->regions_lock);
 	pthread_mutex_destroy(&c->lock);
@@ -442,7 +445,11 @@ vd_client_set_lost(struct vd_client *c, void (*fn)(void *arg, int error),
 
 /* --- connecting again ---------------------------------------------------- */
 
-/* A connection to what is the same device, as a client of its own. */
+/*
+ * A connection to what is the same device, as a client of its own.  Memory that
+ * was given by hand it has; to give that needs no transaction, and who shows
+ * some in the same place by a space came second before, too.
+ */
 static struct vd_client *
 connect_again(struct vd_client *c, int fd, struct vd_client_region *regions)
 {
@@ -467,9 +474,10 @@ connect_again(struct vd_client *c, int fd, struct vd_client_region *regions)
 	if (fresh == NULL)
 		return (NULL);
 	if (identify(fresh, &id, regions) == 0) {
-		if (same(&id, c->identity))
+		if (!same(&id, c->identity))
+			errno = ENODEV;
+		else if (vd__client_give_maps(c, fresh) == 0)
 			return (fresh);
-		errno = ENODEV;
 	}
 	saved = errno;
 	vd_client_destroy(fresh);

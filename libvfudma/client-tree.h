@@ -146,7 +146,8 @@ void	vd_client_dma_destroy(struct vd_client_dma *d);
  * Have fn told once when the server is lost, with the errno that the call
  * which found out returns, and remember from now on what
  * vd_client_reconnect() needs: who the device is, and copies of the eventfds
- * that are connected.
+ * that are connected and of the files that vd_client_dma_map() gives, one for
+ * all that is given of a regular file.  What went before is not remembered.
  *
  * Context: sends.  fn runs on a thread that found out, perhaps in a region's
  *          callback or a listener, with no lock of the client's held: what is
@@ -171,10 +172,10 @@ int	vd_client_check(struct vd_client *c);
 /*
  * Connect again, by the path that was used first or, unless -1, over fd; see
  * that it is the same device; then connect interrupts and masks, give the
- * memory of vd_client_dma_create(), and map regions as before.  The device is
- * as after a reset: its config space and what vd_client_dma_map() gave are the
- * caller's to set again.  A connection that is still there is dropped first.
- * Nobody may connect or mask interrupts meanwhile.
+ * memory of vd_client_dma_map() and vd_client_dma_create(), and map regions as
+ * before.  The device is as after a reset: its config space is the caller's to
+ * set again.  A connection that is still there is dropped first.  Nobody may
+ * connect or mask interrupts, or give memory or take it back, meanwhile.
  *
  * Owns:    takes fd over if it succeeds.
  * Context: sends, also under the topology's writer lock; not from a listener
@@ -182,7 +183,8 @@ int	vd_client_check(struct vd_client *c);
  * Returns: 0, or -1 with errno set, and the client is lost: try again.
  * Errors:  EINVAL (vd_client_set_lost() was not called, or no path is known),
  *          ENODEV (another device), ENOMEM, EDEADLK, those of
- *          vd_client_connect(), and those of calls that send.
+ *          vd_client_connect(), and those of calls that send: also if the
+ *          server does not take all that vd_client_dma_map() gave.
  * Since:   0.1
  */
 int	vd_client_reconnect(struct vd_client *c, int fd);

@@ -664,7 +664,10 @@ int
 vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,
     unsigned int flags, int fd, uint64_t off)
 {
+	const struct vd_dma_map map = { .flags = flags, .offset = off,
+	    .addr = iova, .size = len };
 	struct vd_client_limits limits;
+	struct vd__kept_map *copy;
 	struct vd__dma_op op;
 	int rv;
 
@@ -676,11 +679,17 @@ vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,
 	vd_client_limits(c, &limits);
 	if (fd != -1 && limits.max_msg_fds == 0)
 		return (no_fds());
-	if (vd__client_enter(c) == -1)
+	if (vd__client_copy_map(c, &map, fd, &copy) == -1)
 		return (-1);
+	if (vd__client_enter(c) == -1) {
+		vd__client_keep_map(c, copy, false);
+		return (-1);
+	}
 	rv = vd__client_begin_map(c, &op, iova, len, flags, fd, off);
 	if (rv == 0)
 		rv = vd__client_end_op(c, &op);
+	/* Before another server can have taken the place of this one. */
+	vd__client_keep_map(c, copy, rv == 0);
 	return (vd__client_leave(c, rv));
 }
 
@@ -692,6 +701,7 @@ vd_client_dma_unmap(struct vd_client *c, uint64_t iova, uint64_t len)
 
 	if (!valid_range(c, iova, len))
 		return (invalid());
+	vd__client_forget_map(c, iova, len);
 	if (vd__client_enter(c) == -1)
 		return (-1);
 	rv = vd__client_begin_unmap(c, &op, iova, len);

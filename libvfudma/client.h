@@ -165,12 +165,16 @@ int	vd_client_post(struct vd_client *c, unsigned int index, uint64_t off,
  * server is told of memory that it can reach by messages only.  Taking it back
  * returns when the server has let go of it.
  *
+ * After vd_client_set_lost() what is given is given to each later server, too,
+ * until it is taken back.  That fails while there is none, but counts.
+ *
  * Units:   iova, off, len are bytes, multiples of the page size; flags is
  *          VD_DMA_* bits.
  * Owns:    fd stays the caller's.
  * Returns: 0, or -1 with errno set.
  * Errors:  EEXIST (overlaps what was given before), ENOENT (nothing such was
- *          given), EINVAL, EBADF (fd is not open), and as above.
+ *          given), EINVAL, EBADF (fd is not open), after vd_client_set_lost()
+ *          ENOMEM and EMFILE, and as above.
  * Since:   0.1
  */
 int	vd_client_dma_map(struct vd_client *c, uint64_t iova, uint64_t len,

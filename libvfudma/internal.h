@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include <bsd/sys/queue.h>
+#include <bsd/sys/tree.h>
 
 #include <libmemtree/memtree.h>
 #include <libvfudma/client.h>
@@ -611,6 +612,10 @@ struct vd__kept_irqs {
 	bool *masked;
 };
 
+struct vd__kept_file;
+struct vd__kept_map;
+RB_HEAD(vd__kept_maps, vd__kept_map);
+
 /* Where the table is. */
 struct vd__msix {
 	bool known;
@@ -649,6 +654,10 @@ struct vd_client {
 	struct vd__hangup *hangup;	/* [l] of conn; a reference; or NULL */
 	struct vd__identity *identity;	/* [l] NULL: not to be recovered */
 	struct vd__kept_irqs irqs[VD_NUM_IRQS];	/* [l] */
+
+	/* client-maps.c */
+	struct vd__kept_maps kept_maps;		/* [l] by address */
+	LIST_HEAD(, vd__kept_file) kept_files;	/* [l] of them */
 
 	/* client-tree.c */
 	pthread_mutex_t regions_lock;
@@ -746,6 +755,24 @@ void	vd__client_drop_irqs(struct vd_client *c, enum vd_irq index,
 	    unsigned int start, unsigned int count);
 void	vd__client_mask_irqs(struct vd_client *c, enum vd_irq index,
 	    unsigned int start, unsigned int count, bool masked);
+
+/* --- client-maps.c ------------------------------------------------------- */
+
+/*
+ * What is remembered of memory that vd_client_dma_map() has given, if it may
+ * have to be given again.  A copy is made before it is sent (NULL if none is
+ * needed), and kept or dropped after that, which keeps errno.  0, or -1 with
+ * errno set.
+ */
+int	vd__client_copy_map(struct vd_client *c, const struct vd_dma_map *m,
+	    int fd, struct vd__kept_map **copy);
+void	vd__client_keep_map(struct vd_client *c, struct vd__kept_map *copy,
+	    bool given);
+void	vd__client_forget_map(struct vd_client *c, uint64_t iova,
+	    uint64_t len);
+void	vd__client_free_maps(struct vd_client *c);
+/* Give it all to the server of a client that nobody else uses yet. */
+int	vd__client_give_maps(struct vd_client *c, struct vd_client *to);
 
 /* --- client-tree.c, client-page.c, client-dma.c -------------------------- */
 

@@ -23,12 +23,18 @@ lost(void *arg, int error)
 
 /* What a driver does with a device that was reset. */
 static void
+set_up_master(struct m_machine *m)
+{
+	must(vd_client_write(m->c, VD_REGION_CONFIG, 4, &master, 2) == 0);
+}
+
+static void
 set_up(struct m_machine *m)
 {
 	uint16_t control;
 	uint8_t cap;
 
-	must(vd_client_write(m->c, VD_REGION_CONFIG, 4, &master, 2) == 0);
+	set_up_master(m);
 	must(vd_client_read(m->c, VD_REGION_CONFIG, 0x34, &cap, 1) == 0);
 	must(vd_client_read(m->c, VD_REGION_CONFIG, cap + 2u, &control,
 	    2) == 0);
@@ -149,6 +155,106 @@ test_again(const char *path)
 		close(fds[i]);
 	m_disconnect(&m, false);
 	m_stop(&d);
+}
+
+/* --- memory that was given by hand ---------------------------------------- */
+
+#define MANY	100u
+#define BOTH	(VD_DMA_READABLE | VD_DMA_WRITABLE)
+
+static int
+file_of(unsigned int pages)
+{
+	int fd = memfd_create("given", MFD_CLOEXEC);
+
+	must(fd != -1 && ftruncate(fd, pages * PAGE) == 0);
+	return (fd);
+}
+
+static void
+test_maps(const char *path)
+{
+	const char *left = "300000-301fff dma@300000+0, "
+	    "400000-400fff dma@400000+0, 500000-500fff dma@500000+0 r";
+	const struct m_options o = { .path = path };
+	struct m_options small = o;
+	struct lost l = { 0 };
+	struct m_device d;
+	struct m_machine m;
+	struct vd_device_info info;
+	unsigned int before;
+	uint32_t val;
+	int fd, other;
+
+	m_start(&d, &o);
+	m_connect(&m, &d);
+	fd = file_of(4);
+	other = file_of(1);
+	must(vd_client_dma_map(m.c, 0x100000, PAGE, BOTH, fd, 0) == 0);
+	must(vd_client_set_lost(m.c, lost, &l) == 0);
+	before = t_count_fds();
+	must(vd_client_dma_map(m.c, 0x600000, PAGE, BOTH, other, 0) == 0);
+	must(vd_client_dma_map(m.c, 0x500000, PAGE, VD_DMA_READABLE, fd,
+	    0) == 0);
+	must(vd_client_dma_map(m.c, 0x300000, 2 * PAGE, BOTH, fd, PAGE) == 0);
+	must(vd_client_dma_map(m.c, 0x400000, PAGE, BOTH, -1, 0) == 0);
+	must(vd_client_dma_map(m.c, 0x200000, PAGE, BOTH, fd, 0) == 0);
+	must(vd_client_dma_map(m.c, 0x700000, PAGE, BOTH, fd, 0) == 0);
+	/* The server has closed what it got when it serves the next. */
+	must(vd_client_device_info(m.c, &info) == 0);
+	is_int(t_count_fds(), before + 2,
+	    "memory of one file costs the client one descriptor");
+	fails(vd_client_dma_map(m.c, 0x301000, PAGE, BOTH, fd, 0), EEXIST,
+	    "what is refused");
+	must(vd_client_dma_unmap(m.c, 0x200000, PAGE) == 0);
+	m_stop(&d);
+	fails(vd_client_dma_map(m.c, 0x800000, PAGE, BOTH, fd, 0), ENOTCONN,
+	    "what no server has got");
+	fails(vd_client_dma_unmap(m.c, 0x700000, PAGE), ENOTCONN,
+	    "or what is taken back meanwhile");
+	must(vd_client_dma_unmap(m.c, 0x600000, PAGE) == -1);
+	must(pwrite(fd, "\x11\x22\x33\x44", 4, PAGE) == 4);
+
+	m_start(&d, &o);
+	works(vd_client_reconnect(m.c, -1), "... is not missed");
+	set_up_master(&m);
+	is_view(vd_server_dma(d.server), left,
+	    "the rest is given to the new server");
+	must(mt_space_load_le32(vd_server_dma(d.server), 0x300000, &val) ==
+	    MT_OK);
+	is_hex(val, 0x44332211, "and is the same memory");
+	m_stop(&d);
+	close(other);
+
+	small.max_maps = 2;
+	m_start(&d, &small);
+	ok(vd_client_reconnect(m.c, -1) == -1,
+	    "a server that does not take all of it is not taken");
+	fails(vd_client_check(m.c), ENOTCONN, "and has been left");
+	must(vd_client_dma_unmap(m.c, 0x500000, PAGE) == -1);
+	works(vd_client_reconnect(m.c, -1), "with less to give it is");
+	set_up_master(&m);
+	is_view(vd_server_dma(d.server), "300000-301fff dma@300000+0, "
+	    "400000-400fff dma@400000+0", "and has that");
+	works(vd_client_dma_unmap(m.c, 0x300000, 2 * PAGE), "it gives it back");
+	works(vd_client_reconnect(m.c, -1), "the next");
+	set_up_master(&m);
+	is_view(vd_server_dma(d.server), "400000-400fff dma@400000+0",
+	    "does not get that any more");
+	m_stop(&d);
+	m_start(&d, &o);
+	must(vd_client_reconnect(m.c, -1) == 0);
+	for (unsigned int i = 0; i < MANY; i++)
+		must(vd_client_dma_map(m.c, 0x800000 + i * 2 * PAGE, PAGE,
+		    BOTH, fd, 0) == 0);
+	m_stop(&d);
+	m_start(&d, &o);
+	works(vd_client_reconnect(m.c, -1), "another one takes more");
+	is_int(m_get(&d.maps), MANY + 1, "and is given all");
+	vd_client_destroy(m.c);
+	m_disconnect(&m, true);
+	m_stop(&d);
+	close(fd);
 }
 
 /* Over sockets of the caller's, while others read. */
@@ -454,6 +560,7 @@ main(void)
 	must(mkdtemp(dir) != NULL);
 	snprintf(path, sizeof(path), "%s/socket", dir);
 	test_again(path);
+	test_maps(path);
 	test_readers();
 	test_hostile(path);
 	test_changes(path);

@@ -85,6 +85,18 @@ do_lost(struct world *w)
 }
 
 static int
+do_give(struct world *w)
+{
+	static int fd = -1;
+
+	if (fd == -1)
+		must((fd = memfd_create("given", MFD_CLOEXEC)) != -1 &&
+		    ftruncate(fd, PAGE) == 0);
+	return (vd_client_dma_map(w->m.c, 0x200000, PAGE, VD_DMA_READABLE,
+	    fd, 0));
+}
+
+static int
 do_reconnect(struct world *w)
 {
 	return (vd_client_reconnect(w->m.c, -1));
@@ -93,7 +105,14 @@ do_reconnect(struct world *w)
 static void
 lost_before(struct world *w)
 {
-	must(vd_client_set_lost(w->m.c, NULL, NULL) == 0);
+	must(do_lost(w) == 0);
+}
+
+static void
+all_before(struct world *w)
+{
+	must(do_lost(w) == 0);
+	must(do_give(w) == 0);
 	must(do_mirror(w) == 0);
 }
 
@@ -214,7 +233,8 @@ main(void)
 	test("an end of watching", do_unwatch, NULL, &o);
 	test("a mirror", do_mirror, NULL, &o);
 	test("who the device is", do_lost, NULL, &o);
-	test("another server", do_reconnect, lost_before, &o);
+	test("memory", do_give, lost_before, &o);
+	test("another server", do_reconnect, all_before, &o);
 	rmdir(dir);
 	return (done());
 }
