@@ -18,9 +18,9 @@ struct mt_topology;
  * reaches the client's memory through the space that vd_server_dma() names.
  *
  * A server belongs to the thread that runs it: no two calls on one server may
- * overlap, but for vd_irq_*(), which any thread may call, and for accesses to
- * the DMA space, which follow libmemtree's rules.  Servers are independent of
- * each other.
+ * overlap, but for vd_irq_*() and vd_request_finish(), which any thread may
+ * call, and for accesses to the DMA space, which follow libmemtree's rules.
+ * Servers are independent of each other.
  */
 struct vd_server;
 
