@@ -72,7 +72,7 @@ main(int argc, char *argv[])
 	struct mt_topology *t;
 	struct mt_region *regs, *ram;
 
-	if (argc != 2)
+	if (argc != 2 || argv[1][0] == '-')
 		errx(2, "usage: minimal socket");
 	if ((t = mt_topology_create()) == NULL ||
 	    (regs = mt_region_create_io(t, "regs", MT_SIZE(REGS_SIZE),

@@ -23,23 +23,23 @@ static void
 test_options(void)
 {
 	is_int(run("--help"), 0, "--help is no error");
-	is_int(run("--bogus"), 64, "an unknown option is a usage error");
-	is_int(run("--ram", "1M"), 64, "a socket must be given");
-	is_int(run("--socket", "/tmp/x"), 64, "a namespace must be given");
-	is_int(run("--socket", "/tmp/x", "--ram", "1M", "extra"), 64,
+	is_int(run("--bogus"), 2, "an unknown option is a usage error");
+	is_int(run("--ram", "1M"), 2, "a socket must be given");
+	is_int(run("--socket", "/tmp/x"), 2, "a namespace must be given");
+	is_int(run("--socket", "/tmp/x", "--ram", "1M", "extra"), 2,
 	    "arguments are refused");
-	is_int(run("--socket", "/tmp/x", "--ram", "1X"), 1,
+	is_int(run("--socket", "/tmp/x", "--ram", "1X"), 2,
 	    "a bad size is refused");
-	is_int(run("--socket", "/tmp/x", "--ram", "-1"), 1,
+	is_int(run("--socket", "/tmp/x", "--ram", "-1"), 2,
 	    "a negative size is refused");
-	is_int(run("--socket", "/tmp/x", "--ram", "99999999999G"), 1,
+	is_int(run("--socket", "/tmp/x", "--ram", "99999999999G"), 2,
 	    "a size that overflows is refused");
 	is_int(run("--socket", "/tmp/x", "--ram", "513"), 1,
 	    "half a block is refused");
 	is_int(run("--socket", "/tmp/x", "--block-size", "1024", "--ram",
-	    "1M"), 64, "a block size that we do not have is refused");
+	    "1M"), 2, "a block size that we do not have is refused");
 	is_int(run("--socket", "/tmp/x", "--doorbells", "no", "--ram", "1M"),
-	    64, "an unknown kind of doorbells is refused");
+	    2, "an unknown kind of doorbells is refused");
 	is_int(run("--socket", "/tmp/x", "--file", "/tmp/no/such/file"), 1,
 	    "a file must exist");
 	is_int(run("--socket", "/tmp/x", "--file", "/tmp"), 1,
@@ -49,7 +49,7 @@ test_options(void)
 	is_int(run("--socket", "/tmp/no/such/dir/cntrl", "--ram", "1M"), 1,
 	    "a socket that cannot be made is an error");
 	is_int(run("--socket", "/tmp/x", "--serial",
-	    "123456789012345678901", "--ram", "1M"), 1,
+	    "123456789012345678901", "--ram", "1M"), 2,
 	    "a serial number that is too long is refused");
 }
 

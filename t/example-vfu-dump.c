@@ -874,6 +874,7 @@ is_usage(const char *args, int status, const char *says)
 static void
 test_usage(void)
 {
+	struct sockaddr_un sun = { .sun_family = AF_UNIX };
 	char args[128];
 	int fd;
 
@@ -894,7 +895,13 @@ test_usage(void)
 	must(fd != -1);
 	close(fd);
 	snprintf(args, sizeof(args), "--socket %s", path);
+	is_usage(args, 1, "not a socket");
+	unlink(path);
+	must((fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) != -1);
+	strcpy(sun.sun_path, path);
+	must(bind(fd, (struct sockaddr *)&sun, sizeof(sun)) == 0);
 	is_usage(args, 1, "nobody listens there");
+	close(fd);
 	unlink(path);
 }
 

@@ -10,6 +10,7 @@
  */
 
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 
@@ -163,6 +164,7 @@ help(void)
 	    "                     refused\n"
 	    "  --timeout SECONDS  for all of it together (%u)\n"
 	    "  --version          print the version\n"
+	    "  --help             print this\n"
 	    "\n"
 	    "Nothing is written to the device, nor is it reset; but reading a "
 	    "register\nmay have effects, and most servers reset a device when "
@@ -306,6 +308,7 @@ static int
 connect_to(const char *path)
 {
 	struct sockaddr_un sun = { .sun_family = AF_UNIX };
+	struct stat st;
 	int fd;
 
 	if (strlcpy(sun.sun_path, path, sizeof(sun.sun_path)) >=
@@ -319,8 +322,11 @@ connect_to(const char *path)
 		return (fd);
 	if (errno == ENOENT)
 		errx(ST_FAILED, "%s: there is no such socket", path);
+	/* So is who asks a file of another kind. */
 	if (errno == ECONNREFUSED)
-		errx(ST_FAILED, "%s: nobody listens there", path);
+		errx(ST_FAILED, "%s: %s", path, stat(path, &st) == 0 &&
+		    !S_ISSOCK(st.st_mode) ? "not a socket" :
+		    "nobody listens there");
 	if (errno == EAGAIN)
 		errx(ST_FAILED, "%s: too many wait to be served", path);
 	err(ST_FAILED, "%s", path);

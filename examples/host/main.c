@@ -11,6 +11,7 @@
  */
 
 #include <err.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,11 @@
 #include "host.h"
 
 #define BLOCK_MAX	((size_t)1 << 20)
+#define DEPTH		32u
+#define DEPTH_MAX	1023u
+#define QUEUES		4u
+#define SEED		1u
+#define ST_USAGE	2	/* exit status for bad options */
 
 static void
 show_queues(struct host *h)
@@ -42,17 +48,58 @@ show_queues(struct host *h)
 		printf("interrupts  none, completions are polled for\n");
 }
 
-static void __attribute__((noreturn))
-usage(void)
+static void
+usage(FILE *fp)
 {
-	fprintf(stderr,
-	    "usage: nvme-host --socket PATH [--size BYTES] [--queues N]\n"
+	fputs("usage: nvme-host --socket PATH [--size BYTES] [--queues N]\n"
 	    "           [--depth N] [--block BYTES] [--seed N]\n"
 	    "           [--doorbells map|message] [--no-irq]\n"
-	    "           [--memory shared|private] [--no-twin]\n"
-	    "Overwrites the first --size bytes (64M) of every namespace with\n"
-	    "a pattern and reads them back.  BYTES may end in K, M or G.\n");
-	exit(2);
+	    "           [--memory shared|private] [--no-twin]\n", fp);
+}
+
+static void __attribute__((noreturn))
+help(void)
+{
+	usage(stdout);
+	printf("\nDrive the NVMe controller on a vfio-user socket: overwrite "
+	    "the start of every\nnamespace with a pattern, read it back and "
+	    "compare every byte.\n"
+	    "\n"
+	    "  --socket PATH      where the controller listens\n"
+	    "  --size BYTES       of each namespace (64M)\n"
+	    "  --queues N         I/O queue pairs, 1 to %u (%u)\n"
+	    "  --depth N          commands in flight in each, 1 to %u (%u)\n"
+	    "  --block BYTES      in one command, 4K to 1M (128K)\n"
+	    "  --seed N           of the pattern (%u)\n"
+	    "  --doorbells map    write them to shared memory, or fail\n"
+	    "  --doorbells message\n"
+	    "                     send every write of them; by default they "
+	    "are mapped\n"
+	    "                     if the controller shares them\n"
+	    "  --no-irq           poll for completions\n"
+	    "  --memory shared    let the controller map the buffers "
+	    "(default)\n"
+	    "  --memory private   have it ask for their contents by message\n"
+	    "  --no-twin          let it ask by the socket of our commands, "
+	    "not by one of\n"
+	    "                     its own\n"
+	    "  --help             print this\n"
+	    "\n"
+	    "BYTES may end in K, M or G.\n"
+	    "\n"
+	    "Exit status: 0; 1 if something fails or a byte differs, 2 for "
+	    "bad options.\n",
+	    MAX_QUEUES, QUEUES, DEPTH_MAX, DEPTH, SEED);
+	exit(fflush(stdout) == EOF ? 1 : 0);
+}
+
+static void __attribute__((noreturn))
+bad_usage(const char *why)
+{
+	if (why != NULL)
+		warnx("%s", why);
+	usage(stderr);
+	exit(ST_USAGE);
 }
 
 static uint64_t
@@ -61,8 +108,8 @@ parse_size(const char *s, const char *what, uint64_t least, uint64_t most)
 	uint64_t n;
 
 	if (expand_number(s, &n) == -1 || n < least || n > most)
-		errx(2, "--%s: %s is not a size from %ju to %ju", what, s,
-		    (uintmax_t)least, (uintmax_t)most);
+		errx(ST_USAGE, "--%s: %s is not a size from %ju to %ju", what,
+		    s, (uintmax_t)least, (uintmax_t)most);
 	return (n);
 }
 
@@ -73,9 +120,22 @@ parse_count(const char *s, const char *what, unsigned int most)
 	long long n = strtonum(s, 1, most, &why);
 
 	if (why != NULL)
-		errx(2, "--%s: %s is %s; 1 to %u are possible", what, s, why,
-		    most);
+		errx(ST_USAGE, "--%s: %s is %s; 1 to %u are possible", what,
+		    s, why, most);
 	return ((unsigned int)n);
+}
+
+static uint64_t
+parse_seed(const char *s)
+{
+	char *end;
+	uint64_t n;
+
+	errno = 0;
+	n = strtoull(s, &end, 0);
+	if (*s < '0' || *s > '9' || *end != '\0' || errno != 0)
+		errx(ST_USAGE, "--seed: %s is not a number", s);
+	return (n);
 }
 
 static void
@@ -97,14 +157,14 @@ parse_options(int argc, char **argv, struct options *o)
 	};
 	int ch;
 
-	*o = (struct options){ .queues = 4, .depth = 32, .block = 128 << 10,
-	    .seed = 1 };
+	*o = (struct options){ .queues = QUEUES, .depth = DEPTH,
+	    .block = 128 << 10, .seed = SEED };
 	while ((ch = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (ch == 'b')
 			o->block = parse_size(optarg, "block", HOST_PAGE,
 			    BLOCK_MAX) / HOST_PAGE * HOST_PAGE;
 		else if (ch == 'd')
-			o->depth = parse_count(optarg, "depth", 1023);
+			o->depth = parse_count(optarg, "depth", DEPTH_MAX);
 		else if (ch == 'D' && strcmp(optarg, "map") == 0)
 			o->doorbells = DB_MAP;
 		else if (ch == 'D' && strcmp(optarg, "message") == 0)
@@ -120,16 +180,22 @@ parse_options(int argc, char **argv, struct options *o)
 		else if (ch == 'q')
 			o->queues = parse_count(optarg, "queues", MAX_QUEUES);
 		else if (ch == 'S')
-			o->seed = strtoull(optarg, NULL, 0);
+			o->seed = parse_seed(optarg);
 		else if (ch == 's')
 			o->size = parse_size(optarg, "size", 512, INT64_MAX);
 		else if (ch == 'p')
 			o->socket = optarg;
+		else if (ch == 'h')
+			help();
 		else
-			usage();
+			bad_usage(ch == 'D' ? "--doorbells is map or message" :
+			    ch == 'm' ? "--memory is shared or private" :
+			    NULL);
 	}
-	if (optind != argc || o->socket == NULL)
-		usage();
+	if (optind != argc)
+		bad_usage("there are no arguments but options");
+	if (o->socket == NULL)
+		bad_usage("--socket is missing");
 }
 
 int

@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,6 +39,8 @@
 #define SLEEP_MAX_NS	2000000
 #define LATE_MAX	16	/* commands in a row found after a sleep */
 #define MESSAGES	64	/* before the queues get their turn */
+
+#define ST_USAGE	2	/* exit status for bad options */
 
 struct config {
 	const char *socket;
@@ -74,10 +75,13 @@ help(void)
 	    "  --doorbells message\n"
 	    "                     have every write of them sent\n"
 	    "  --verbose          tell on stderr what happens\n"
+	    "  --help             print this\n"
 	    "\n"
 	    "SIZE is in bytes, or with a suffix K, M, G or T (powers of 1024)."
 	    "\nNamespaces are numbered from 1 in the order given.  SIGTERM and"
-	    "\nSIGINT end the program when all data is in its files.");
+	    "\nSIGINT end the program when all data is in its files.\n"
+	    "\n"
+	    "Exit status: 0; 1 if something fails, 2 for bad options.");
 	exit(0);
 }
 
@@ -95,13 +99,13 @@ parse_size(const char *s)
 	errno = 0;
 	n = strtoumax(s, &end, 10);
 	if (*s < '0' || *s > '9' || errno != 0)
-		errx(1, "bad size: %s", s);
+		errx(ST_USAGE, "bad size: %s", s);
 	if (*end != '\0' && (p = strchr(suffixes, *end & ~0x20)) != NULL) {
 		shift = 10 * (unsigned int)(p - suffixes + 1);
 		end++;
 	}
 	if (*end != '\0' || n == 0 || n > (uintmax_t)PTRDIFF_MAX >> shift)
-		errx(1, "bad size: %s", s);
+		errx(ST_USAGE, "bad size: %s", s);
 	return ((uint64_t)n << shift);
 }
 
@@ -113,7 +117,8 @@ parse_text(const char *s, size_t max, const char *what)
 	for (p = s; *p >= ' ' && *p <= '~'; p++)
 		continue;
 	if (p == s || *p != '\0' || strlen(s) > max)
-		errx(1, "bad %s: 1 to %zu printable characters", what, max);
+		errx(ST_USAGE, "bad %s: 1 to %zu printable characters", what,
+		    max);
 	return (s);
 }
 
@@ -131,7 +136,7 @@ add_ns(struct config *cfg, struct nvme_ns *ns, const char *what)
 	if (ns == NULL)
 		err(1, "%s", what);
 	if (cfg->nns == NVME_MAX_NS)
-		errx(1, "more than %d namespaces", NVME_MAX_NS);
+		errx(ST_USAGE, "more than %d namespaces", NVME_MAX_NS);
 	cfg->ns[cfg->nns++] = ns;
 }
 
@@ -141,7 +146,7 @@ bad_usage(const char *why)
 	if (why != NULL)
 		warnx("%s", why);
 	usage(stderr);
-	exit(EX_USAGE);
+	exit(ST_USAGE);
 }
 
 static void
