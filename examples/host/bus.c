@@ -27,32 +27,41 @@
 #define MSIX_ENABLE	0x8000
 #define MSIX_MASK_ALL	0x4000
 
-/* An access to the bus has failed. */
+/*
+ * An access to the bus has failed.  The bus does not say why; but what is not
+ * answered takes until the client gives up, and what is refused does not.
+ */
 static void __attribute__((noreturn))
-bad_access(struct host *h, const char *what, unsigned int reg)
+bad_access(struct host *h, const char *what, unsigned int reg, double begun)
 {
+	bool late = now() - begun > VD_CLIENT_TIMEOUT_MS / 1e3 - 0.1;
+
 	if (vd_client_check(h->client) == -1)
 		errx(1, "the server is gone");
-	errx(1, "%s of register 0x%x failed", what, reg);
+	errx(1, "%s of register 0x%x: the controller %s", what, reg,
+	    late ? "does not answer" : "refuses it");
 }
 
 uint64_t
 reg_read(struct host *h, unsigned int reg, size_t size)
 {
+	double begun = now();
 	uint64_t val;
 
 	if (mt_space_load(h->bus, BAR0_BASE + reg, (unsigned int)size,
 	    MT_LITTLE, &val, MT_ATTRS_NONE) != MT_OK)
-		bad_access(h, "read", reg);
+		bad_access(h, "read", reg, begun);
 	return (val);
 }
 
 void
 reg_write(struct host *h, unsigned int reg, uint64_t val, size_t size)
 {
+	double begun = now();
+
 	if (mt_space_store(h->bus, BAR0_BASE + reg, (unsigned int)size,
 	    MT_LITTLE, val, MT_ATTRS_NONE) != MT_OK)
-		bad_access(h, "write", reg);
+		bad_access(h, "write", reg, begun);
 }
 
 uint32_t
