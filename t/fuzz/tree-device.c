@@ -189,8 +189,8 @@ check_register(struct node *n, mt_addr off, unsigned int size)
 	if (w.ncalls < CALLS)
 		w.calls[w.ncalls++] = (struct call){ n, off, size };
 	check(size == 1 || size == 2 || size == 4 || size == 8);
-	/* Views in transactions and caches are as they were, regions not. */
-	check(w.depth > 0 || w.in_cache || off <= mt_region_last(n->r));
+	/* Views may be as they were when regions are not. */
+	check(w.depth > 0 || w.by_old_view || off <= mt_region_last(n->r));
 }
 
 static enum mt_result
@@ -241,7 +241,7 @@ static void
 check_buf(const struct node *n, mt_addr off, size_t len)
 {
 	check(len > 0 && off + (len - 1) >= off);
-	check(w.depth > 0 || w.in_cache ||
+	check(w.depth > 0 || w.by_old_view ||
 	    off + (len - 1) <= mt_region_last(n->r));
 }
 

@@ -97,10 +97,9 @@ wrote(struct seat *s, const struct mt_view *v, mt_addr addr, size_t len,
 }
 
 void
-wrote_mapping(const struct mt_mapping *m, size_t used, bool is_one)
+wrote_mapping(const struct mt_mapping *m, size_t used)
 {
 	struct node *n;
-	size_t i;
 
 	if (used == 0)
 		return;
@@ -110,13 +109,8 @@ wrote_mapping(const struct mt_mapping *m, size_t used, bool is_one)
 			    (uint8_t *)mt_region_ptr(n->r)), used, true);
 		return;
 	}
-	/* What is written back first may change where the rest goes. */
-	if (!is_one)
-		wrote_something();
-	else
-		for (i = 0; i < SPACES; i++)
-			if (w.seats[i].sp == m->sp)
-				wrote(&w.seats[i], NULL, m->addr, used, false);
+	/* It goes to what was there when it was mapped. */
+	wrote(NULL, m->view, m->addr, used, false);
 }
 
 /* --- changes ------------------------------------------------------------- */

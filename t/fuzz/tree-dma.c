@@ -22,7 +22,7 @@ toggle_map(struct seat *s)
 			for (i = 0; i < m->len; i++)
 				((volatile const uint8_t *)m->ptr)[i];
 		if ((m->dir & MT_DMA_WRITE) != 0)
-			wrote_mapping(m, m->len, true);
+			wrote_mapping(m, m->len);
 		if ((m->dir & MT_DMA_WRITE) != 0 && !m->bounced &&
 		    (len & 1) != 0) {
 			/* Marked already, so the unmap need not. */
@@ -31,7 +31,9 @@ toggle_map(struct seat *s)
 			    errno == ERANGE);
 			used = 0;
 		}
+		w.by_old_view = m->bounced;
 		check(mt_dma_unmap(m, used) == 0 || errno == EIO);
+		w.by_old_view = false;
 		m->ptr = NULL;
 	} else if (s->sp != NULL && mt_dma_map(s->sp, addr, len,
 	    (unsigned int)(addr & 3), MT_ATTRS_NONE, m) == -1)
@@ -60,10 +62,12 @@ unmap_list(struct list *l, size_t used)
 	}
 	for (i = 0, left = used; i < l->sg.niov && l->is_write; i++) {
 		wrote_mapping(&l->maps[i], left < l->iov[i].iov_len ? left :
-		    l->iov[i].iov_len, false);
+		    l->iov[i].iov_len);
 		left -= left < l->iov[i].iov_len ? left : l->iov[i].iov_len;
 	}
+	w.by_old_view = true;
 	check(mt_dma_unmap_sg(&l->sg, used) == 0 || errno == EIO);
+	w.by_old_view = false;
 	check(mt_dma_unmap_sg(&l->sg, 0) == -1 && errno == EINVAL);
 	l->sp = NULL;
 }

@@ -182,7 +182,7 @@ use_cache(struct seat *s)
 	    len <= s->cached_len - off && (s->cache.dir & MT_DMA_READ) != 0;
 	mt_view_put(v);
 	memset(buf, 0xee, sizeof(buf));
-	w.in_cache = true;
+	w.by_old_view = true;
 	switch (what) {
 	case 0:
 		res = mt_cache_read(&s->cache, off, buf, len);
@@ -219,5 +219,5 @@ use_cache(struct seat *s)
 		mt_cache_store_be64(&s->cache, off, len * 0x0102030405060708u);
 		break;
 	}
-	w.in_cache = false;
+	w.by_old_view = false;
 }

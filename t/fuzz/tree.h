@@ -176,7 +176,7 @@ struct world {
 	struct node *busy;		/* its callback runs */
 	uint64_t seq;
 	unsigned int depth;
-	bool in_cache;			/* accesses go by its view */
+	bool by_old_view;		/* of a cache, of what is staged */
 	unsigned int nops;
 	bool limited;			/* changes may be refused */
 	bool in_listener;		/* and here they are */
@@ -293,7 +293,7 @@ void	mark(struct node *n, mt_addr off, size_t len, bool surely);
 /* What writes [addr, addr + len) by a view, NULL: the present one. */
 void	wrote(struct seat *s, const struct mt_view *v, mt_addr addr,
 	    size_t len, bool rom);
-void	wrote_mapping(const struct mt_mapping *m, size_t used, bool is_one);
+void	wrote_mapping(const struct mt_mapping *m, size_t used);
 void	told_sync(void *arg, struct mt_space *sp, const struct mt_section *sec);
 void	told_clear(void *arg, struct mt_space *sp,
 	    const struct mt_section *sec);
