@@ -53,7 +53,8 @@ struct mt_mapping {
  * Owns:    map pins memory that is lent in place until mt_dma_unmap(), exactly
  *          once.  A bounce buffer for MT_DMA_WRITE pins what was at addr, and
  *          is written back to that; one that is only read pins nothing.
- * Context: any thread; never blocks for a writer; may call region callbacks.
+ * Context: any thread; never blocks for a writer; may call region callbacks,
+ *          and those of waiters, if it gives some of the budget back.
  * Returns: 0, or -1 with errno set and map->ptr NULL.
  * Errors:  EAGAIN (bounce budget spent, or wanted by one who waits: see
  *          mt_dma_wait()), EFAULT (addr is unassigned or reserved, or denied
