@@ -123,30 +123,32 @@ mt_view_put(struct mt_view *v)
 		free_view(v);
 }
 
-static struct mt__span *
-copy_span(const struct mt__span *span)
-{
-	struct mt__span *copy = malloc(sizeof(*copy));
+/* With room for the span that is all most have. */
+struct part {
+	struct mt_view view;
+	struct mt__span own;
+};
 
-	if (copy == NULL)
-		return (NULL);
+_Static_assert(offsetof(struct part, view) == 0, "mt__view_part_free");
+
+static void
+copy_span(struct mt__span *copy, const struct mt__span *span)
+{
 	/* All but the link, which is the writer's. */
 	memcpy(copy, span, offsetof(struct mt__span, link));
 	mt_region_get(copy->region);
 	mt__extras_get(copy->extras);
-	return (copy);
 }
 
-struct mt_view *
-mt__view_part(const struct mt_view *v, mt_addr first, mt_addr *last)
+/* The tree of a part that is several sections: 0, or -1 with no memory. */
+static int
+build_part(struct mt_view *part, const struct mt_view *v, mt_addr first,
+    mt_addr *last)
 {
-	struct mt_view *part = mt__view_alloc(v->topology);
 	const struct mt__span *span;
 	struct mt__span *copy;
 	struct mt__build b;
 
-	if (part == NULL)
-		return (NULL);
 	mt__build_begin(&b, 1, part);
 	for (;;) {
 		span = mt__view_search(v, first);
@@ -156,26 +158,53 @@ mt__view_part(const struct mt_view *v, mt_addr first, mt_addr *last)
 			*last = span->range.first - 1;
 			break;
 		}
-		if ((copy = copy_span(span)) == NULL ||
-		    mt__build_add(&b, copy) == -1) {
+		if ((copy = malloc(sizeof(*copy))) != NULL)
+			copy_span(copy, span);
+		if (copy == NULL || mt__build_add(&b, copy) == -1) {
 			mt__build_abort(&b);
-			mt__view_discard(part);
-			return (NULL);
+			return (-1);
 		}
 		if (span->range.last >= *last)
 			break;
 		first = span->range.last + 1;
 	}
 	part->top = b.top;
-	part->count = b.count;
-	return (part);
+	return (0);
+}
+
+struct mt_view *
+mt__view_part(const struct mt_view *v, mt_addr first, mt_addr *last)
+{
+	const struct mt__span *span = mt__tree_at(v->top, first);
+	struct part *part;
+
+	if ((part = malloc(sizeof(*part))) == NULL)
+		return (NULL);
+	/* It is not one of the topology's: what it shows keeps that. */
+	part->view = (struct mt_view){ .topology = v->topology };
+	atomic_init(&part->view.refs, 1);
+	if (span != NULL && span->range.last >= *last) {
+		copy_span(&part->own, span);
+		part->view.top = (uintptr_t)&part->own;
+	} else if (build_part(&part->view, v, first, last) == -1) {
+		free(part);
+		return (NULL);
+	}
+	return (&part->view);
 }
 
 void
 mt__view_part_free(struct mt_view *v)
 {
-	mt__tree_free(v->top, 0);
-	mt__view_discard(v);
+	struct part *part = (struct part *)(void *)v;
+
+	if (v->top != (uintptr_t)&part->own)
+		mt__tree_free(v->top, 0);
+	else {
+		mt__extras_put(part->own.extras);
+		mt_region_put(part->own.region);
+	}
+	free(part);
 }
 
 static void
