@@ -240,7 +240,8 @@ void	mt_region_put(struct mt_region *r);
  *
  * Owns:    r, from now on, the reference that the caller took for it.
  * Context: put runs on a thread of the reclaimer, one at a time, with no lock
- *          held; it may put other regions, and must not wait for the topology.
+ *          held; it may put other regions and change the tree, and must not
+ *          wait for the reclaimer.
  * Returns: 0, or -1 with errno set.
  * Errors:  EBUSY (has an owner), EINVAL (put is NULL).
  * Since:   0.1

@@ -430,6 +430,41 @@ test_put_from_put(void)
 	is_int(owner + d.puts, 2, "destroying a topology waits for that too");
 }
 
+static void
+device_unplug(void *owner)
+{
+	struct device *d = owner;
+
+	/* What this replaces is freed by who is called here, later. */
+	d->puts += mt_region_del(d->bar) == 0;
+}
+
+/* An owner may take what it has out of the tree, while others change that. */
+static void
+test_change_from_put(void)
+{
+	struct mt_topology *t = t_topology();
+	struct mt_region *root = t_container(t, "root", 0x10000), *r, *busy;
+	struct mt_space *sp = t_space(root);
+	struct device d = { NULL, 0 };
+	int i, gone = 0;
+
+	busy = t_add(root, 0x8000, 0, t_ram(t, "busy", 0x1000));
+	for (i = 0; i < 200; i++) {
+		r = t_container(t, "r", 1);
+		d.bar = t_add(root, 0, 0, t_ram(t, "bar", 0x1000));
+		must(mt_region_set_owner(r, &d, device_unplug) == 0);
+		must(mt_region_set_owner(d.bar, &gone, t_put) == 0);
+		mt_region_put(r);
+		must(mt_region_set_enabled(busy, i % 2 != 0) == 0);
+		must(mt_topology_sync(t) == 0);
+	}
+	is_int(d.puts, 200, "the put of an owner may change the tree");
+	is_int(t_puts_of(t, &gone), 200, "and what it takes out goes");
+	is_view(sp, "8000-8fff busy+0", "the rest is there");
+	t_end_space(t, sp, root);
+}
+
 /* A region may be put by its own callback: it outlives the access. */
 static enum mt_result
 put_read(void *arg, mt_addr off, unsigned int size, uint64_t *val,
@@ -506,6 +541,7 @@ main(void)
 	test_keepers();
 	test_orphans();
 	test_put_from_put();
+	test_change_from_put();
 	test_put_in_callback();
 	test_dying_parent();
 	return (done());
