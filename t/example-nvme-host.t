@@ -30,6 +30,8 @@ until_there()
 # ends_with SIGNAL TEXT: what a host says whose controller gets it at work
 ends_with()
 {
+	# What the one before has said is not to be taken for theirs.
+	rm -f "$tmp/ctrl" "$tmp/out"
 	"$nvme" --socket "$tmp/socket" --ram 1G >"$tmp/ctrl" 2>&1 &
 	ctrl=$!
 	until_there "$tmp/ctrl" listening || return 1
