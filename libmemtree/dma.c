@@ -271,7 +271,7 @@ mt_dma_unmap(struct mt_mapping *map, size_t used)
 		wrote(map, 0, used);
 	map->ptr = NULL;
 	map->len = 0;
-	mt__unpin(map->topology, map->pin);
+	mt__dma_unpin(map);
 	return (0);
 }
 

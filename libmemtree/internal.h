@@ -177,7 +177,7 @@ void	mt__pins_fini(struct mt_region *r);
  * last unpin will see to that.
  */
 bool	mt__pins_leave(struct mt_region *r);
-/* The table of this thread with a count for pin, or NULL. */
+/* The same as mt__pins_own(), and makes one if it can. */
 struct mt__pins *mt__pins_table(struct mt_topology *t, uint32_t pin);
 void	mt__pins_share(struct mt_topology *t, uint32_t pin, uint32_t n);
 /* Some region is leaving: is it this one, and was that its last pin? */
@@ -382,6 +382,17 @@ struct mt_region {
 	char name[];			/* [I] */
 };
 
+/* The table of this thread with a count for pin, or NULL: it has to share. */
+static inline struct mt__pins *
+mt__pins_own(struct mt_topology *t, uint32_t pin)
+{
+	struct mt__pins *p = atomic_load_explicit(
+	    &t->pinning.tables[mt__pin_slot], memory_order_relaxed);
+
+	return (__builtin_expect(p != NULL && pin < p->n, 1) ? p :
+	    mt__pins_table(t, pin));
+}
+
 /*
  * Pin a region, by its number, against being freed: in the section in which it
  * was found.  Writes to nothing that another thread uses, as a rule.
@@ -389,28 +400,24 @@ struct mt_region {
 static inline void
 mt__pin(struct mt_topology *t, uint32_t pin)
 {
-	struct mt__pins *p = atomic_load_explicit(
-	    &t->pinning.tables[mt__pin_slot], memory_order_relaxed);
+	struct mt__pins *p = mt__pins_own(t, pin);
 
-	if (__builtin_expect((p == NULL || pin >= p->n) &&
-	    (p = mt__pins_table(t, pin)) == NULL, 0)) {
+	if (__builtin_expect(p == NULL, 0))
 		mt__pins_share(t, pin, 1);
-		return;
-	}
-	atomic_store_explicit(&p->counts[pin], atomic_load_explicit(
-	    &p->counts[pin], memory_order_relaxed) + 1, memory_order_relaxed);
+	else
+		atomic_store_explicit(&p->counts[pin], atomic_load_explicit(
+		    &p->counts[pin], memory_order_relaxed) + 1,
+		    memory_order_relaxed);
 }
 
 /* On any thread. */
 static inline void
 mt__unpin(struct mt_topology *t, uint32_t pin)
 {
-	struct mt__pins *p = atomic_load_explicit(
-	    &t->pinning.tables[mt__pin_slot], memory_order_relaxed);
+	struct mt__pins *p = mt__pins_own(t, pin);
 
 	/* Seq_cst, this and the next load: see mt__pins_leave(). */
-	if (__builtin_expect((p == NULL || pin >= p->n) &&
-	    (p = mt__pins_table(t, pin)) == NULL, 0))
+	if (__builtin_expect(p == NULL, 0))
 		mt__pins_share(t, pin, -1U);
 	else
 		atomic_fetch_sub_explicit(&p->counts[pin], 1,

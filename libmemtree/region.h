@@ -75,9 +75,10 @@ struct mt_width {
  * mt_access_complete(piece, result) ends it, then or later, on any thread.
  * buf is valid until then; a write only reads it.  Accesses that were
  * submitted use this one, others the other two, or this one if there is no
- * other, and wait, at their end, for all that were so begun.  cancel_buf gives a piece up: true if it will neither
- * touch its buffer nor complete it any more; false if it is too late, which
- * may be because it is being or has been completed.
+ * other, and wait, at their end, for all that were so begun.  cancel_buf gives
+ * a piece up: true if it will neither touch its buffer nor complete it any
+ * more; false if it is too late, which may be because it is being or has been
+ * completed.
  *
  * Context: the accessing thread, inside a read-side section, with no lock of
  *          the library held, but with that of mt_region_set_lock().

@@ -413,8 +413,7 @@ valid(struct mt__reader *rd, mt_addr addr, size_t len, bool is_write,
 	while (len != 0 && ok) {
 		mt__lookup(rd->view, addr, is_write, attrs, &hit);
 		step = hit.room < len - 1 ? (size_t)hit.room + 1 : len;
-		if (hit.host != NULL && hit.span->region->ops != NULL &&
-		    hit.span->region->ops->qemu_exact)
+		if (hit.host != NULL && (hit.span->flags & MT__EXACT) != 0)
 			break;		/* QEMU asks no further */
 		if (mt__is_iommu(&hit))
 			step = iommu_valid(rd, &hit, step, is_write, attrs,

@@ -79,9 +79,10 @@ int	mt_space_find(struct mt_space *sp, struct mt_range range,
  * Read or write len bytes at addr, in address order.  A range may cross any
  * number of sections; memory is copied, I/O regions are called in steps that
  * they accept.  What regions with nothing but submit_buf have of it is begun
- * in that order, is in flight together, and ends in any.  Where a read meets an error the bytes are zero, or what the
- * failing device gave.  An address past 2^64 - 1 answers MT_DECODE.  A word of
- * up to four bytes that begins in a hole is lost as a whole.
+ * in that order, is in flight together, and ends in any.  Where a read meets an
+ * error the bytes are zero, or what the failing device gave.  An address past
+ * 2^64 - 1 answers MT_DECODE.  A word of up to four bytes that begins in a hole
+ * is lost as a whole.
  *
  * Units:   len is bytes; 0 does nothing.
  * Context: any thread; takes no lock; calls region callbacks on this thread,

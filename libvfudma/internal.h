@@ -544,8 +544,8 @@ struct vd__sigbus_range {
  * Guard len bytes that are mapped at p, in pages of unit bytes: from before
  * anybody touches them until nobody does any more, which is before they are
  * unmapped.  A fault there puts number into the mark, and adds VD__SIGBUS_NEWS
- * to its eventfd, or shuts its socket down.  Without vd_sigbus_protect() this does nothing.  Any thread;
- * vd__sigbus_del() waits for handlers that run.
+ * to its eventfd, or shuts its socket down.  Without vd_sigbus_protect() this
+ * does nothing.  Any thread; vd__sigbus_del() waits for handlers that run.
  */
 void	vd__sigbus_add(struct vd__sigbus_range *r, const void *p, size_t len,
 	    size_t unit, struct vd__sigbus_mark *mark, uint64_t number);
